@@ -1,0 +1,1 @@
+"""Warpsmith: PyTorch modules in, verified CUDA kernels out."""

@@ -1,0 +1,64 @@
+"""What the archive tells besides candidates and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from warpsmith.records import Graph, Tolerance
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedTask:
+    """A task without the values of its parameters, which are not stored. The fields are those of `Task`."""
+
+    key: str
+    name: str
+    origin: str
+    source: str
+    functional_source: str
+    graph: Graph
+    tolerance: Tolerance
+    module_inputs: bool
+    added_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One call of `optimize`. `settings` is JSON text; `started_at` is in UTC."""
+
+    id: int
+    task_key: str
+    settings: str
+    warpsmith_version: str
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a run, other than a candidate or a verdict. `at` is in UTC."""
+
+    run_id: int
+    kind: str
+    data: Mapping[str, Any]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a task has come on one device. Times are in seconds, measured or estimated as `source` says.
+
+    `judged` and `passed` count candidates, each once. `best_seconds` and `source` are None where none has passed.
+    """
+
+    task_key: str
+    name: str
+    origin: str
+    device: str
+    judged: int
+    passed: int
+    best_seconds: float | None
+    source: str | None
+    last_at: datetime

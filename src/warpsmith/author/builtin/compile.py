@@ -1,0 +1,124 @@
+"""From a graph and a recipe to a program."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from warpsmith.author.builtin.kernels import FAMILIES, Gene, Kernels, Scope
+from warpsmith.author.builtin.kernels.snippets import SNIPPETS
+from warpsmith.author.builtin.lowering import lower
+from warpsmith.author.builtin.printer import FAST_FUNCTIONS, HELPERS
+from warpsmith.author.builtin.recipe import Recipe
+from warpsmith.author.builtin.regions import Cut, Region, cut
+from warpsmith.author.builtin.scalar import Apply, walk
+from warpsmith.author.builtin.index import axes_of, lift
+from warpsmith.author.builtin.values import Virtual
+from warpsmith.records import Buffer, GpuSpec, Graph, Plan, Program, frozen
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """A program with the recipe that it was made from, spelled out: every gene and tunable has its value.
+
+    `genes` are the choices there were, by region; `cuttable` the nodes that another recipe may store, `hosts` the
+    regions that it may leave without epilogue.
+    """
+
+    program: Program
+    recipe: Recipe
+    genes: Mapping[str, tuple[Gene, ...]]
+    cuttable: tuple[str, ...]
+    hosts: tuple[str, ...]
+
+    @property
+    def tunables(self) -> tuple[tuple[str, int], ...]:
+        """The recipe's value for every tunable of the program."""
+        return tuple((name, self.recipe.tunables[name]) for name, _ in self.program.plan.tunables)
+
+
+def compile_graph(graph: Graph, recipe: Recipe, gpu: GpuSpec) -> Compiled:
+    """Compile. Raises UnsupportedOperator, naming the operator, where a node cannot be lowered."""
+    parts = _cut(graph, recipe.cuts, recipe.unfused)
+    wide = any(spec.numel >= 2**31 for spec in (*graph.arguments, *graph.results))
+    labels = _labels(parts.regions)
+    chosen: dict[str, Mapping[str, int | str]] = {}
+    offered: dict[str, tuple[Gene, ...]] = {}
+    kernels: list[Kernels] = []
+    for region in parts.regions:
+        family = FAMILIES[region.kind]
+        genes = (*family.genes(region, gpu), *_math_genes(region))
+        asked = recipe.genes.get(region.name, {})
+        choice = {g.name: asked[g.name] if asked.get(g.name) in g.choices else g.choices[0] for g in genes}
+        label = labels[region.name]
+        prefix = f"{label.upper()}_" if len(parts.regions) > 1 else ""
+        scope = Scope(label, prefix, wide, fast=choice.get("math") == "fast")
+        emitted = family.emit(region, choice, scope)
+        helpers = emitted.helpers | scope.helpers
+        kernels.append(Kernels(emitted.source, emitted.launches, emitted.tunables, emitted.buffers, frozenset(helpers)))
+        chosen[region.name], offered[region.name] = frozen(choice), genes
+    program = _assemble(graph, parts, kernels)
+    tunables = {
+        name: recipe.tunables[name] if recipe.tunables.get(name) in values else values[0]
+        for name, values in program.plan.tunables
+    }
+    full = Recipe(recipe.cuts, recipe.unfused, frozen(chosen), frozen(tunables))
+    hosts = tuple(r.name for r in parts.regions if r.producers)
+    return Compiled(program, full, frozen(offered), _cuttable(graph), hosts)
+
+
+@lru_cache(maxsize=64)
+def _cut(graph: Graph, cuts: frozenset[str], unfused: frozenset[str]) -> Cut:
+    return cut(lower(graph, cuts), unfused)
+
+
+@lru_cache(maxsize=16)
+def _cuttable(graph: Graph) -> tuple[str, ...]:
+    """Nodes whose value more than one node uses, or that stand between producers: storing them can pay."""
+    lowered = lower(graph)
+    ends = {ref.name for _, ref in graph.outputs}
+    return tuple(
+        node.name
+        for node in graph.nodes
+        if node.name not in ends and isinstance(lowered.values.get(node.name), Virtual) and len(node.outputs) == 1
+    )
+
+
+def _math_genes(region: Region) -> tuple[Gene, ...]:
+    """Exact or fast functions, where a region has any that come in both."""
+    sources = [o for p in region.producers for o in p.operands()]
+    sources += [o.at(tuple(lift(a) for a in axes_of(o.shape, "e")), o.shape) for o in region.outputs]
+    used = {node.op for source in sources for node in walk(source) if isinstance(node, Apply)}
+    normaliser = any(getattr(p, "kind", "") == "max_sumexp" for p in region.producers)
+    return (Gene("math", ("exact", "fast")),) if used & FAST_FUNCTIONS or normaliser else ()
+
+
+def _labels(regions: Sequence[Region]) -> dict[str, str]:
+    """Short names for kernels: that of the node, or with what is computed for it where two would clash."""
+    nodes = [re.sub(r"\W", "_", region.name.split(".")[0]) for region in regions]
+    return {
+        region.name: node if nodes.count(node) == 1 else re.sub(r"\W", "_", region.name)
+        for region, node in zip(regions, nodes, strict=True)
+    }
+
+
+def _assemble(graph: Graph, parts: Cut, kernels: Sequence[Kernels]) -> Program:
+    helpers = {name for emitted in kernels for name in emitted.helpers}
+    types = {spec.dtype for spec in (*graph.arguments, *graph.results)} | {s.dtype for s in parts.intermediates}
+    includes = [
+        f"#include <{header}>"
+        for dtype, header in (("float16", "cuda_fp16.h"), ("bfloat16", "cuda_bf16.h"))
+        if dtype in types
+    ]
+    pasted = [text for name, text in {**SNIPPETS, **HELPERS}.items() if name in helpers]
+    source = "\n\n".join([*(["\n".join(includes)] if includes else []), *pasted, *(k.source for k in kernels)]) + "\n"
+    stored = tuple(Buffer(s.name, tuple(map(str, s.shape)) or ("1",), s.dtype) for s in parts.intermediates)
+    plan = Plan(
+        symbols=(),
+        tunables=tuple(t for k in kernels for t in k.tunables),
+        buffers=stored + tuple(b for k in kernels for b in k.buffers),
+        launches=tuple(launch for k in kernels for launch in k.launches),
+    )
+    return Program(source, plan)

@@ -1,0 +1,11 @@
+"""Kernel families: each turns the regions of one kind into CUDA."""
+
+from collections.abc import Mapping
+
+from warpsmith.author.builtin.kernels.emission import Family, Gene, Genes, Kernels, Scope
+from warpsmith.author.builtin.kernels.pointwise import Pointwise
+from warpsmith.author.builtin.regions import Kind
+
+FAMILIES: Mapping[Kind, Family] = {"pointwise": Pointwise()}
+
+__all__ = ["FAMILIES", "Family", "Gene", "Genes", "Kernels", "Scope"]

@@ -1,0 +1,279 @@
+"""What a kernel family gives back, and the tools that all families write CUDA with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from warpsmith.author.builtin.index import Axis, Index, lift
+from warpsmith.author.builtin.printer import CTYPES, Printer
+from warpsmith.author.builtin.regions import Region
+from warpsmith.author.builtin.scalar import Apply, Load, Local, Scalar, walk
+from warpsmith.records import DTYPE_BYTES, Buffer, GpuSpec, Launch
+
+Genes = Mapping[str, int | str]
+
+
+@dataclass(frozen=True)
+class Gene:
+    """One choice that a recipe makes for a region; the first is the default."""
+
+    name: str
+    choices: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The CUDA text of one region with its launches, scratch buffers and tunables.
+
+    `helpers` names functions of `printer.HELPERS` and of `kernels/snippets` that the text calls.
+    """
+
+    source: str
+    launches: tuple[Launch, ...]
+    tunables: tuple[tuple[str, tuple[int, ...]], ...]
+    buffers: tuple[Buffer, ...] = ()
+    helpers: frozenset[str] = frozenset()
+
+
+class Family(Protocol):
+    """Turns regions of one kind into kernels. A family is one module: templates, genes and nothing else."""
+
+    def genes(self, region: Region, gpu: GpuSpec) -> tuple[Gene, ...]:
+        """Return the choices there are for this region; only those that give a correct kernel."""
+        ...
+
+    def emit(self, region: Region, genes: Genes, scope: Scope) -> Kernels:
+        """Write the kernels for one choice of genes."""
+        ...
+
+
+@dataclass
+class Scope:
+    """Names for one region: its kernel, its tunables, the parameters of its kernels."""
+
+    kernel: str
+    prefix: str
+    wide: bool
+    fast: bool = False
+    helpers: set[str] = field(default_factory=set)
+
+    def tunable(self, name: str) -> str:
+        """The macro that a tunable of this region is called."""
+        return f"{self.prefix}{name}"
+
+    @property
+    def integer(self) -> str:
+        """The type of indices."""
+        return "long long" if self.wide else "int"
+
+    def printer(self) -> Printer:
+        """A printer for this region's expressions."""
+        return Printer(load=self.read, fast=self.fast, wide=self.wide, helpers=self.helpers)
+
+    def read(self, load: Load, at: str) -> str:
+        """Read one element from memory, widened to the dtype that it is computed in."""
+        return widened(load.stored, f"{pointer(load.tensor)}[{at}]")
+
+
+# Names that kernels use for themselves.
+_RESERVED = re.compile(
+    r"(i|k|j|row|col|lane|item|split|warp|t\d+|h\d+|v\d+|acc\d*|tile\w*|batch|depth|m|n|first|last|float|double|int|"
+    r"bool|char|long|short|half|min|max|Vec|[A-Z_]+)"
+)
+
+
+def pointer(tensor: str) -> str:
+    """The name of the kernel parameter that points to a tensor."""
+    return f"{tensor}_" if _RESERVED.fullmatch(tensor) else tensor
+
+
+def widened(stored: str, text: str) -> str:
+    """Convert a stored element to the dtype that it is computed in."""
+    return f"float({text})" if stored in ("float16", "bfloat16") else text
+
+
+def narrowed(dtype: str, text: str) -> str:
+    """Convert a computed value to the dtype that it is stored in."""
+    return f"{CTYPES[dtype]}({text})" if dtype in ("float16", "bfloat16") else text
+
+
+def loads(expressions: Iterable[Scalar]) -> list[Load]:
+    """Every read of memory below some expressions, each once."""
+    found: dict[Load, None] = {}
+    for expression in expressions:
+        for node in walk(expression):
+            if isinstance(node, Load):
+                found[node] = None
+    return list(found)
+
+
+def parameters(reads: Iterable[Load], writes: Iterable[tuple[str, str]]) -> tuple[tuple[str, ...], str]:
+    """Return the launch arguments and the C++ parameter list for tensors read, and (name, dtype) of those written."""
+    sources = {load.tensor: load.stored for load in reads}
+    targets = dict(writes)
+    names = [*sorted(sources), *targets]
+    inputs = [f"const {CTYPES[sources[name]]}* __restrict__ {pointer(name)}" for name in sorted(sources)]
+    outputs = [f"{CTYPES[dtype]}* __restrict__ {pointer(name)}" for name, dtype in targets.items()]
+    return tuple(names), ", ".join(inputs + outputs)
+
+
+def hoist(printer: Printer, expressions: Iterable[Scalar], inner: Iterable[Axis], prefix: str = "h") -> list[str]:
+    """Define variables for the largest parts of the expressions that do not depend on the inner axes."""
+    moving = frozenset(inner)
+    found: dict[str, Scalar] = {}
+    for expression in expressions:
+        for part in _fixed_parts(printer, expression, moving):
+            if part not in found.values():
+                found[f"{prefix}{printer.fresh()}"] = part
+    return printer.lines(found)
+
+
+def _fixed_parts(printer: Printer, root: Scalar, moving: frozenset[Axis]) -> list[Scalar]:
+    parts: list[Scalar] = []
+    seen: set[Scalar] = set()
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        if node in seen or printer.knows(node):
+            continue
+        seen.add(node)
+        if not node.axes & moving:
+            if isinstance(node, (Apply, Load)):
+                parts.append(node)
+            continue
+        stack.extend(node.children)
+    return parts
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """VEC neighbouring elements that one thread treats together: element `vec · group + k`.
+
+    `group` is the axis over vectors, `k` the axis within one.
+    """
+
+    group: Axis
+    vec: int
+
+    @property
+    def k(self) -> Axis:
+        """The axis within a vector."""
+        return Axis("k", self.vec)
+
+    @property
+    def linear(self) -> Index:
+        """The position of an element."""
+        return lift(self.group) * self.vec + lift(self.k)
+
+    def is_vector(self, load: Load) -> bool:
+        """Whether the elements lie side by side and start at a multiple of the vector's width."""
+        if self.vec == 1 or (load.guard is not None and self.k in load.guard.axes):
+            return False
+        rest = load.index - lift(self.k)
+        return self.k not in rest.axes and aligned(rest, self.vec)
+
+    def body(self, printer: Printer, stores: Sequence[tuple[str, str, Index, Scalar]]) -> list[str]:
+        """Return statements that compute and store elements; `stores` has (tensor, dtype, index, value) each."""
+        values = [value for *_, value in stores]
+        if self.vec == 1:
+            text = printer.lines({f"v{n}": value for n, value in enumerate(values)})
+            for n, (tensor, dtype, index, _) in enumerate(stores):
+                text.append(f"{pointer(tensor)}[{printer.index(index)}] = {narrowed(dtype, f'v{n}')};")
+            return text
+        text, inner = self.vectors(printer, loads(values))
+        text += hoist(printer, values, [self.k])
+        inner = inner.adopt(printer)
+        wide = [self.is_vector(Load(t, index, dtype)) for t, dtype, index, _ in stores]
+        for (tensor, dtype, _, _), whole in zip(stores, wide, strict=True):
+            if whole:
+                text.append(f"Vec<{CTYPES[dtype]}, {self.vec}> {tensor}_v;")
+        lines = inner.lines({f"v{n}": value for n, value in enumerate(values)})
+        for n, ((tensor, dtype, index, _), whole) in enumerate(zip(stores, wide, strict=True)):
+            target = f"{tensor}_v.at[k]" if whole else f"{pointer(tensor)}[{inner.index(index)}]"
+            lines.append(f"{target} = {narrowed(dtype, f'v{n}')};")
+        text += ["#pragma unroll", f"for (int k = 0; k < {self.vec}; ++k) {{", *indented(lines), "}"]
+        for (tensor, dtype, index, _), whole in zip(stores, wide, strict=True):
+            if whole:
+                at = printer.index((index - lift(self.k)) // self.vec)
+                text.append(f"reinterpret_cast<Vec<{CTYPES[dtype]}, {self.vec}>*>({pointer(tensor)})[{at}] = {tensor}_v;")
+        return text
+
+    def vectors(self, printer: Printer, reads: Sequence[Load]) -> tuple[list[str], Printer]:
+        """Read whole vectors where that is possible; returns the statements and a printer that uses them."""
+        text: list[str] = []
+        held: dict[Load, str] = {}
+        for load in reads:
+            if self.is_vector(load):
+                name = f"{load.tensor}_v" if f"{load.tensor}_v" not in held.values() else f"{load.tensor}_v{len(held)}"
+                text += vector_read(printer, load, self, f"Vec<{CTYPES[load.stored]}, {self.vec}> {name}", name)
+                held[load] = name
+
+        def read(load: Load, at: str) -> str:
+            name = held.get(load)
+            if name is None:
+                return widened(load.stored, f"{pointer(load.tensor)}[{at}]")
+            return widened(load.stored, f"{name}.at[k]")
+
+        inner = printer.fork(read)
+        for load in held:
+            inner.name(load, read(load, ""))
+        return text, inner
+
+
+def vector_read(printer: Printer, load: Load, lanes: Lanes, declared: str, name: str) -> list[str]:
+    """Return statements that read one vector into a declared variable, under the read's guard."""
+    ctype = f"Vec<{CTYPES[load.stored]}, {lanes.vec}>"
+    at = printer.index((load.index - lift(lanes.k)) // lanes.vec)
+    source = f"reinterpret_cast<const {ctype}*>({pointer(load.tensor)})[{at}]"
+    if load.guard is None:
+        return [f"const {declared} = {source};" if declared != name else f"{name} = {source};"]
+    empty = [f"{declared}{{}};"] if declared != name else [f"{name} = {ctype}{{}};"]
+    return [*empty, f"if ({printer.value(load.guard)}) {name} = {source};"]
+
+
+def aligned(index: Index, vec: int) -> bool:
+    """Whether an index is a multiple of `vec` whatever its axes are."""
+    return index.constant % vec == 0 and all(coefficient % vec == 0 for _, coefficient in index.terms)
+
+
+def vector_widths(extent: int, dtypes: Iterable[str]) -> tuple[int, ...]:
+    """Widths that divide an extent and fit 16-byte accesses of the narrowest dtype, widest first."""
+    smallest = min((DTYPE_BYTES[d] for d in dtypes), default=4)
+    return tuple(v for v in (8, 4, 2, 1) if extent % v == 0 and v * smallest <= 16)
+
+
+def indented(lines: Iterable[str], depth: int = 1) -> list[str]:
+    """Indent statements; preprocessor lines too."""
+    return ["    " * depth + line if line else line for line in lines]
+
+
+def function(scope: Scope, name: str, params: str, bounds: str, body: Sequence[str], comment: str) -> str:
+    """Frame a kernel."""
+    head = [f"// {line}" for line in comment.splitlines()]
+    signature = f'extern "C" __global__ void __launch_bounds__({bounds}) {name}({params}) {{'
+    return "\n".join([*head, signature, *indented(body), "}"])
+
+
+__all__ = [
+    "Family",
+    "Gene",
+    "Genes",
+    "Kernels",
+    "Lanes",
+    "Local",
+    "Scope",
+    "aligned",
+    "function",
+    "hoist",
+    "indented",
+    "loads",
+    "narrowed",
+    "parameters",
+    "pointer",
+    "vector_read",
+    "vector_widths",
+    "widened",
+]

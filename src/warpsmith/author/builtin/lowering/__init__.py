@@ -1,0 +1,13 @@
+"""One lowering for each ATen operator: from a node of the graph to tensor values."""
+
+from warpsmith.author.builtin.lowering import (  # noqa: F401  (importing a module registers its operators)
+    contractions,
+    indexing,
+    normalization,
+    pointwise,
+    reductions,
+    views,
+)
+from warpsmith.author.builtin.lowering.registry import Lowered, lower, supported
+
+__all__ = ["Lowered", "lower", "supported"]

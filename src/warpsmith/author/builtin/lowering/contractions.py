@@ -1,0 +1,146 @@
+"""Matrix products, linear layers and convolutions: all are one contraction with different index maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from warpsmith.author.builtin.index import Index
+from warpsmith.author.builtin.lowering.pointwise import element
+from warpsmith.author.builtin.lowering.reductions import windows
+from warpsmith.author.builtin.lowering.registry import Site, lowers
+from warpsmith.author.builtin.scalar import Literal, Scalar, apply, compute_dtype
+from warpsmith.author.builtin.values import Contraction, Coords, Value, Virtual, expand_coords
+from warpsmith.errors import UnsupportedOperator
+
+
+def product(site: Site, a: Value, b: Value, transposed: bool = False) -> Contraction:
+    """Return a @ b with broadcast batch dimensions, for a (…, m, k) and b (…, k, n), or (…, n, k) if `transposed`."""
+    m, depth = a.shape[-2:]
+    n = b.shape[-2] if transposed else b.shape[-1]
+    batch_a, batch_b = a.shape[:-2], b.shape[:-2]
+    rank = max(len(batch_a), len(batch_b))
+    padded = [(1,) * (rank - len(s)) + s for s in (batch_a, batch_b)]
+    batch = tuple(max(p, q) for p, q in zip(*padded, strict=True))
+    roles = "".join("b" if p == q else "m" if q == 1 else "n" for p, q in zip(*padded, strict=True))
+    dtype = compute_dtype(site.spec.dtype)
+
+    def left(out: Coords, inner: Coords) -> Scalar:
+        return element(a, (*expand_coords(out[:rank], batch_a), out[rank], inner[0]), dtype)
+
+    def right(out: Coords, inner: Coords) -> Scalar:
+        place = (out[rank + 1], inner[0]) if transposed else (inner[0], out[rank + 1])
+        return element(b, (*expand_coords(out[:rank], batch_b), *place), dtype)
+
+    name = site.name("product")
+    return Contraction(name, (*batch, m, n), dtype, (dtype,), roles + "mn", (depth,), left, right, "matmul")
+
+
+def _named(site: Site, formula: Contraction, drop: Sequence[int] = ()) -> Virtual:
+    """Give a product the node's name and shape; `drop` are dimensions of extent one that vectors brought."""
+
+    def at(coords: Coords) -> Scalar:
+        full = list(coords)
+        for place in drop:
+            full.insert(place, Index())
+        return formula.at(tuple(full))
+
+    return Virtual(site.name(), site.spec.shape, site.spec.dtype, at)
+
+
+@lowers("mm.default", "bmm.default")
+def matrix_product(site: Site, a: Value, b: Value) -> Value:
+    """a @ b."""
+    return _named(site, product(site, a, b))
+
+
+@lowers("matmul.default", "mv.default", "dot.default")
+def matmul(site: Site, a: Value, b: Value) -> Value:
+    """a @ b, where a vector counts as a row on the left and a column on the right."""
+    row, column = len(a.shape) == 1, len(b.shape) == 1
+    left = Virtual(a.name, (1, *a.shape), a.dtype, lambda c: a.at(c[1:])) if row else a
+    right = Virtual(b.name, (*b.shape, 1), b.dtype, lambda c: b.at(c[:-1])) if column else b
+    whole = product(site, left, right)
+    rank = len(whole.shape)
+    return _named(site, whole, [rank - 2] * row + [rank - 1] * column)
+
+
+@lowers("linear.default")
+def linear(site: Site, x: Value, weight: Value, bias: Value | None = None) -> Value:
+    """x @ weightᵀ + bias."""
+    flat = len(x.shape) == 1
+    left = Virtual(x.name, (1, *x.shape), x.dtype, lambda c: x.at(c[1:])) if flat else x
+    whole = product(site, left, weight, transposed=True)
+    out = _named(site, whole, [0] if flat else [])
+    return _biased(site, out, bias, lambda coords: (coords[-1],))
+
+
+@lowers("addmm.default", "baddbmm.default")
+def addmm(site: Site, bias: Value, a: Value, b: Value, beta: float = 1, alpha: float = 1) -> Value:
+    """beta·bias + alpha·(a @ b)."""
+    whole = product(site, a, b)
+    dtype = whole.dtype
+
+    def formula(coords: Coords) -> Scalar:
+        scaled, extra = whole.at(coords), element(bias, coords, dtype)
+        if alpha != 1:
+            scaled = apply("mul", scaled, Literal(float(alpha), dtype))
+        if beta != 1:
+            extra = apply("mul", extra, Literal(float(beta), dtype))
+        return apply("add", scaled, extra)
+
+    return Virtual(site.name(), site.spec.shape, site.spec.dtype, formula)
+
+
+def _biased(site: Site, out: Virtual, bias: Value | None, channel: Callable[[Coords], Coords]) -> Virtual:
+    if bias is None:
+        return out
+    dtype = compute_dtype(out.dtype)
+    return Virtual(
+        site.name(), out.shape, out.dtype, lambda c: apply("add", out.at(c), element(bias, channel(c), dtype))
+    )
+
+
+@lowers("conv1d.default", "conv2d.default", "conv3d.default", "convolution.default", "conv1d.padding", "conv2d.padding")
+def convolution(
+    site: Site, x: Value, weight: Value, bias: Value | None = None, stride: Sequence[int] = (1,),
+    padding: Sequence[int] | str = (0,), dilation: Sequence[int] = (1,), *rest: object,
+) -> Value:  # fmt: skip
+    """Sliding windows of the input contracted with the weights over input channels and window."""
+    groups = next((r for r in reversed(rest) if isinstance(r, int) and not isinstance(r, bool)), 1)
+    if rest and rest[0] is True:
+        raise UnsupportedOperator(f"transposed convolution (node {site.node.name})")
+    kernel = weight.shape[2:]
+    rank = len(kernel)
+    steps, spread = _each(stride, rank), _each(dilation, rank)
+    if isinstance(padding, str):
+        total = [d * (k - 1) for d, k in zip(spread, kernel, strict=True)]
+        before = [t // 2 for t in total] if padding == "same" else [0] * rank
+    else:
+        before = _each(padding, rank)
+    batch, channels = (x.shape[0], weight.shape[0])
+    space = site.spec.shape[2:]
+    _, window = windows(x, space, kernel, steps, before, spread, 0.0)
+    per_group, inputs = channels // groups, weight.shape[1]
+    dtype = compute_dtype(site.spec.dtype)
+    shape = (batch, groups, per_group, *space)
+
+    def left(out: Coords, inner: Coords) -> Scalar:
+        return element(weight, (out[1] * per_group + out[2], *inner), dtype)
+
+    def right(out: Coords, inner: Coords) -> Scalar:
+        return window((out[0], out[1] * inputs + inner[0], *out[3:], *inner[1:]))
+
+    roles = "bbm" + "n" * rank
+    whole = Contraction(
+        site.name("conv"), shape, dtype, (dtype,), roles, (inputs, *kernel), left, right, "conv"
+    )  # fmt: skip
+
+    def at(coords: Coords) -> Scalar:
+        return whole.at((coords[0], coords[1] // per_group, coords[1] % per_group, *coords[2:]))
+
+    out = Virtual(site.name(), site.spec.shape, site.spec.dtype, at)
+    return _biased(site, out, bias, lambda coords: (coords[1],))
+
+
+def _each(value: Sequence[int], rank: int) -> list[int]:
+    return list(value) * rank if len(value) == 1 else list(value)

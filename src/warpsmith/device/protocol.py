@@ -1,0 +1,44 @@
+"""What a device is to the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from warpsmith.records import BoundPlan, Build, Counters, Execution, GpuSpec, TensorSpec, Timing
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Device(Protocol):
+    """Runs built programs. The simulator is one; a GPU behind the CUDA driver is another."""
+
+    @property
+    def spec(self) -> GpuSpec:
+        """The GPU that is simulated or present."""
+        ...
+
+    def run(
+        self,
+        build: Build,
+        plan: BoundPlan,
+        inputs: Mapping[str, torch.Tensor],
+        outputs: Sequence[TensorSpec],
+        *,
+        fill: int,
+        sanitize: bool = False,
+        count: bool = True,
+        budget: int | None = None,
+    ) -> Execution:
+        """Call the program once.
+
+        Outputs and scratch are filled with a NaN pattern drawn from the seed `fill` (random bits where the dtype has
+        no NaN), guard zones surround every buffer, those of inputs hold NaN. `sanitize` also looks for races and
+        uninitialised reads; `count` collects counters; `budget` limits thread-instructions.
+        """
+        ...
+
+    def time(self, build: Build, plan: BoundPlan, counters: Sequence[Counters]) -> Timing:
+        """Measure or, on the simulator, estimate the time of one call."""
+        ...

@@ -1,0 +1,50 @@
+"""One dial sets the rest: how a budget in seconds becomes the size and depth of a search."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """The sizes of a search.
+
+    `size` candidates are asked for per generation, `capacity` programs kept, each tried with up to `depth` sets of
+    tunables; the search gives up after `patience` generations without progress or `candidates` candidates. After
+    `seconds` nothing new is given to the judge; what is in flight then has `grace` seconds to finish.
+    """
+
+    size: int
+    capacity: int
+    depth: int
+    patience: int
+    candidates: int
+    seconds: float = math.inf
+    grace: float = math.inf
+
+    def __post_init__(self) -> None:
+        if min(self.size, self.capacity, self.depth, self.patience, self.candidates) < 1:
+            raise ValueError(f"every size of a search must be at least 1: {self}")
+        if not (self.seconds > 0 and self.grace >= 0):
+            raise ValueError(f"a search needs time: {self}")
+
+
+def turn(budget: float, candidates: int | None = None) -> Dial:
+    """Return the sizes for a budget of `budget` seconds, and at most `candidates` candidates if given.
+
+    A judgement on the simulator takes about half a second and two run at once, so a minute buys one to two hundred.
+    A longer search gets larger generations and more of them in equal measure: both grow with the square root of the
+    budget. A twentieth of the budget is kept for judgements in flight, another for writing the results.
+    """
+    scale = math.sqrt(budget / 60.0)
+    size = max(4, min(64, round(8 * scale)))
+    return Dial(
+        size=size,
+        capacity=max(8, 3 * size),
+        depth=max(6, min(64, round(12 * scale))),
+        patience=max(6, round(10 * scale)),
+        candidates=candidates if candidates is not None else max(48, math.ceil(5 * budget)),
+        seconds=0.9 * budget,
+        grace=0.05 * budget,
+    )

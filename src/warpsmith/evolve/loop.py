@@ -1,0 +1,252 @@
+"""The search itself. Read `resume`, `translate` and `run` first: they are the whole idea.
+
+Choices are made for a generation at a time, before any of its answers is known, and verdicts are folded in the order
+in which they were asked for. So the same seed on the same archive makes the same choices, however many workers judge
+and whoever is quicker. Only the clock can end a search at another candidate.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from warpsmith.author.protocol import Author
+from warpsmith.errors import NothingPassed
+from warpsmith.evolve import events, stop
+from warpsmith.evolve.bandit import Arm, Bandit, reward
+from warpsmith.evolve.dial import Dial
+from warpsmith.evolve.executor import Executor
+from warpsmith.evolve.generation import Problem, Workshop
+from warpsmith.evolve.journal import Journal
+from warpsmith.evolve.ledger import Ledger
+from warpsmith.evolve.lessons import Lessons
+from warpsmith.evolve.operators import SEARCH, Slot, arms_of, seed_of, tuned_candidate
+from warpsmith.evolve.population import Population, draw_by_rank
+from warpsmith.records import Judged
+
+TRANSLATION_ROUNDS = 3
+"""Generations of first proposals before a task counts as one that no author can translate."""
+
+TUNING_SHARE = 3
+"""One slot in so many is kept for tunables while any program is owed a trial; the bandit decides on the others."""
+
+BARREN = 3
+"""Generations in a row without a new candidate after which there is nothing left to find."""
+
+LOSSES = 3
+"""Candidates in a row on which the machine failed after which the machine, and no candidate, is to blame."""
+
+
+class Evolution:
+    """One search for one task. Call `resume`, then `translate`, then `run`; the latter two can be cancelled.
+
+    `judging` is how many candidates the executor judges at once; it changes nothing but the speed. `stop_when` is
+    asked besides the limits of the dial. `arms` replaces the operators on offer, for comparisons. `started` is the
+    reading of `clock` (seconds) from which the time counts.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        authors: Sequence[Author],
+        executor: Executor,
+        journal: Journal,
+        run: int,
+        dial: Dial,
+        *,
+        seed: int = 0,
+        judging: int = 1,
+        stop_when: stop.StopCondition | None = None,
+        arms: Sequence[Arm] | None = None,
+        ledger: Ledger | None = None,
+        observer: events.Observer = events.ignore,
+        clock: Callable[[], float] = time.monotonic,
+        started: float | None = None,
+    ) -> None:
+        self.population = Population(dial.capacity, dial.depth)
+        self.bandit = Bandit()
+        self.lessons = Lessons()
+        self.ledger = ledger or Ledger()
+        self.generation = 0
+        self._problem = problem
+        self._authors = {author.name: author for author in authors}
+        self._arms = (*arms_of(authors), SEARCH) if arms is None else tuple(arms)
+        self._workshop = Workshop(problem, executor, journal, run, self.ledger, judging, clock)
+        self._journal = journal
+        self._run = run
+        self._dial = dial
+        self._seed = seed
+        self._tell = observer
+        self._clock = clock
+        self._started = clock() if started is None else started
+        self._stop = stop.any_of(
+            *([stop_when] if stop_when else []),
+            stop.candidates(dial.candidates),
+            stop.seconds(dial.seconds),
+            stop.no_progress(dial.patience),
+            stop.exhausted(BARREN),
+        )
+        self._stale = 0
+        self._barren = 0
+        self._losses = 0
+
+    # ------------------------------------------------------------------------------------------------ the three phases
+
+    def resume(self) -> int:
+        """Take in what the archive knows of this task from this judge; return how many candidates that is."""
+        known = self._journal.judged(
+            self._problem.task.key, judge_version=self._problem.judge_version, device=self._problem.gpu.name
+        )
+        for judged in known:
+            if judged.candidate.key not in self.population:
+                self._workshop.seen.add(judged.candidate.key)
+                self.generation = max(self.generation, judged.candidate.lineage.generation)
+                self._fold(judged, judged.candidate.lineage.generation, cached=True)
+        return len(self.population)
+
+    async def translate(self) -> Judged:
+        """Ask for first programs until one passes; return the fastest. Raises NothingPassed where none does."""
+        for _ in range(TRANSLATION_ROUNDS):
+            if self.population.best is None and self._stop(self._standing()) is None:
+                await self._live(0, self._first_slots)
+        if self.population.best is None:
+            raise NothingPassed(self._why_nothing_passed())
+        return self.population.best
+
+    async def run(self) -> str:
+        """Evolve until there is a reason to stop; return it."""
+        while (reason := self._stop(self._standing())) is None:
+            self.generation += 1
+            best, known = self.population.best, len(self.population)
+            await self._live(self.generation, self._choose)
+            self._stale = 0 if self.population.best is not best else self._stale + 1
+            self._barren = 0 if len(self.population) > known else self._barren + 1
+        self._tell(events.Stopped(reason))
+        return reason
+
+    # ----------------------------------------------------------------------------------------------------- choosing
+
+    def _first_slots(self) -> list[Slot]:
+        """First programs, from all authors in turn."""
+        creators = [arm for arm in self._arms if arm.parents == 0]
+        slots: list[Slot] = []
+        while creators and self._room(slots):
+            slots.append(self._author_slot(creators[len(slots) % len(creators)], (), 0, len(slots)))
+        return slots
+
+    def _choose(self) -> list[Slot]:
+        """Decide on a whole generation before it begins."""
+        chance = random.Random(seed_of(self._seed, self.generation, len(self.population)))
+        slots: list[Slot] = []
+        while self._room(slots) and (arms := [arm for arm in self._arms if self._possible(arm)]):
+            tuning_is_due = SEARCH in arms and len(slots) < self._dial.size // TUNING_SHARE
+            arm = SEARCH if tuning_is_due else self.bandit.choose(arms, chance)
+            if arm == SEARCH:
+                slots.append(self._tuning_slot(chance))
+            else:
+                parents = self.population.parents(arm.parents, self.generation, chance)
+                slots.append(self._author_slot(arm, parents, self.generation, len(slots)))
+        return slots
+
+    def _room(self, slots: Sequence[Slot]) -> bool:
+        """Whether one more slot may be decided on; those decided count as judged already."""
+        return len(slots) < self._dial.size and self._stop(self._standing(len(slots))) is None
+
+    def _possible(self, arm: Arm) -> bool:
+        """Whether there is anything that this operator could work on."""
+        return bool(self.population.tunable()) if arm == SEARCH else len(self.population.ranked) >= arm.parents
+
+    def _tuning_slot(self, chance: random.Random) -> Slot:
+        """The next tunables of a program that is owed a trial, the faster the likelier."""
+        member, point = draw_by_rank(self.population.tunable(), chance)
+        member.pending.add(point)
+        slot = Slot(SEARCH, (member.best,), seed=0, candidate=tuned_candidate(member.best, point, self.generation))
+        slot.answered.set()
+        return slot
+
+    def _author_slot(self, arm: Arm, parents: tuple[Judged, ...], generation: int, index: int) -> Slot:
+        """A question to an author. Its price is committed here, before it is asked."""
+        self.ledger.reserve(arm.author)
+        seed = seed_of(self._seed, generation, len(self.population), index)
+        return Slot(arm, parents, seed, author=self._authors[arm.author], due=True)
+
+    # -------------------------------------------------------------------------------------------------------- living
+
+    async def _live(self, number: int, choose: Callable[[], list[Slot]]) -> None:
+        """One generation: decide, carry it out, and learn from it."""
+        self._tell(events.GenerationStarted(number))
+        standing = self._standing()
+        slots = choose()
+
+        def late() -> bool:
+            return self._stop(replace(standing, elapsed=self._elapsed)) is not None
+
+        try:
+            left = max(0.0, self._dial.seconds + self._dial.grace - self._elapsed)
+            await self._workshop.carry_out(slots, number, self._fold_slot, late, left)
+        finally:
+            self.population.forget_pending()
+        for slot in slots:
+            if slot.answered.is_set() and not slot.folded:
+                self.bandit.learn(slot.arm.author, slot.arm.operator, 0.0)
+
+    def _fold_slot(self, slot: Slot) -> None:
+        """Take in what came of a slot. Raises MachineError where the machine fails on one candidate after another."""
+        if slot.candidate is None:
+            return
+        generation = slot.candidate.lineage.generation
+        if slot.verdict is not None:
+            self._losses = 0
+            self._fold(Judged(slot.candidate, slot.verdict), generation, cached=slot.cached)
+        elif slot.error is not None:
+            self._losses += 1
+            self.population.lose(slot.candidate)
+            self._tell(events.CandidateLost(slot.candidate, generation, str(slot.error)))
+            self._journal.add_event(self._run, "lost", {"candidate": slot.candidate.key, "error": str(slot.error)})
+            if self._losses == LOSSES:
+                raise slot.error
+        self._tell(events.Progress(self.ledger.judged, self._elapsed, self._time_limit))
+
+    def _fold(self, judged: Judged, generation: int, *, cached: bool) -> None:
+        """Learn from a verdict. Everything that later choices depend on is learnt here, new or read again."""
+        lineage = judged.candidate.lineage
+        value = reward(judged, self.population.reference(judged.candidate))
+        improved = self.population.fold(judged, generation)
+        self.bandit.learn(lineage.author, lineage.operator, value)
+        self.lessons.learn(judged)
+        self._tell(events.CandidateJudged(judged, generation, cached))
+        if improved:
+            self._tell(events.BestImproved(judged))
+
+    # -------------------------------------------------------------------------------------------------------- standing
+
+    @property
+    def _elapsed(self) -> float:
+        """Seconds since the run began."""
+        return self._clock() - self._started
+
+    @property
+    def _time_limit(self) -> float | None:
+        """Seconds after which nothing new begins, if there is such a limit."""
+        return None if self._dial.seconds == float("inf") else self._dial.seconds
+
+    def _standing(self, planned: int = 0) -> stop.Standing:
+        """How the search stands, with `planned` candidates more than were given to the judge."""
+        best = self.population.best
+        return stop.Standing(
+            elapsed=self._elapsed,
+            candidates=self.ledger.submitted + planned,
+            usd=self.ledger.committed,
+            stale=self._stale,
+            barren=self._barren,
+            best=best.seconds if best else float("inf"),
+            bound=self._problem.bound.seconds,
+        )
+
+    def _why_nothing_passed(self) -> str:
+        """One line: how many were judged, and why they failed."""
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in self.lessons.reasons)
+        task = self._problem.task.name
+        return f"none of {len(self.population)} programs for {task} passed the judge: {reasons or 'none was proposed'}"

@@ -1,0 +1,58 @@
+"""The table at the end: what happened in each stage, and where the results lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from warpsmith.explore.outcome import Outcome
+from warpsmith.explore.output import FILES
+from warpsmith.explore.tally import FinishedStage
+from warpsmith.explore.words import best_line, duration
+
+
+def render_summary(
+    outcome: Outcome, stages: Sequence[FinishedStage], folder: Path | None, archive: str
+) -> RenderableType:
+    """Return the closing table. `stages` tells what came of each; `folder` is None where nothing was written."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), title_justify="left", title=_headline(outcome))
+    table.add_column("stage", style="bold")
+    table.add_column("seconds", justify="right")
+    table.add_column("what happened")
+    for stage in stages:
+        table.add_row(stage.name, f"{stage.seconds:.1f}", stage.detail)
+    return Group(table, Text(), _results(outcome, folder, archive))
+
+
+def render_best(outcome: Outcome) -> Text:
+    """Return the line that says how fast the best is, or that nothing passed."""
+    if outcome.best is None:
+        return Text(f"{outcome.task.name}: nothing passed among {len(outcome.history)} candidates", style="yellow")
+    text = Text(f"{outcome.task.name}: ", style="bold")
+    text.append(best_line(outcome.best, outcome.bound))
+    gain = outcome.first_passed / outcome.best.seconds
+    return text.append(f", {gain:.2f}× the first that worked") if gain > 1 else text
+
+
+def _headline(outcome: Outcome) -> Text:
+    text = render_best(outcome)
+    text.append(f"\nbound {duration(outcome.bound.seconds)} on {outcome.device}, limited by {outcome.bound.limit}\n")
+    return text
+
+
+def _results(outcome: Outcome, folder: Path | None, archive: str) -> Table:
+    grid = Table.grid(padding=(0, 3, 0, 0))
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    if folder is not None:
+        written = [name for name in FILES if (folder / name).exists()]
+        grid.add_row("results", f"{folder}/")
+        grid.add_row("", "  ".join(written))
+    grid.add_row("archive", f"{archive}  (warpsmith archive show {outcome.task.key[:8]})")
+    if outcome.stopped:
+        grid.add_row("stopped", outcome.stopped)
+    return grid

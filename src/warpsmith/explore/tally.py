@@ -1,0 +1,94 @@
+"""What is known of a run so far, from its events alone. A display shows it; it does not know how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from warpsmith.evolve.events import (
+    BestImproved,
+    CandidateJudged,
+    CandidateLost,
+    Event,
+    GenerationStarted,
+    Progress,
+    StageFinished,
+    StageStarted,
+    Stopped,
+    TaskLoaded,
+)
+from warpsmith.records import Bound, Judged, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedStage:
+    """A stage that ended: its name, how many seconds it took, and what came of it in a line."""
+
+    name: str
+    seconds: float
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """A run so far. `after` an event there is a new one, so that another thread may show the old one meanwhile.
+
+    `judged`, `built` and `passed` count the candidates of this run, `recalled` those that the archive knew. `failures`
+    pairs each short reason with how often it came up. `elapsed` and `limit` are in seconds.
+    """
+
+    task: str = ""
+    bound: Bound | None = None
+    stage: str = ""
+    detail: str = ""
+    finished: tuple[FinishedStage, ...] = ()
+    generation: int = 0
+    judged: int = 0
+    built: int = 0
+    passed: int = 0
+    lost: int = 0
+    recalled: int = 0
+    failures: tuple[tuple[str, int], ...] = ()
+    best: Judged | None = None
+    elapsed: float = 0.0
+    limit: float | None = None
+    stopped: str = ""
+
+    @property
+    def failed(self) -> int:
+        """Candidates of this run that did not pass."""
+        return self.judged - self.passed
+
+    def after(self, event: Event) -> Tally:
+        """Return what is known after one more event."""
+        match event:
+            case TaskLoaded(task=task, bound=bound):
+                return replace(self, task=task.name, bound=bound)
+            case StageStarted(stage=stage, detail=detail):
+                return replace(self, stage=stage, detail=detail)
+            case StageFinished(stage=stage, seconds=seconds, detail=detail):
+                return replace(self, finished=(*self.finished, FinishedStage(stage, seconds, detail)))
+            case GenerationStarted(number=number):
+                return replace(self, generation=number)
+            case CandidateJudged(judged=judged, cached=cached):
+                return replace(self, recalled=self.recalled + 1) if cached else self._with(judged)
+            case CandidateLost():
+                return replace(self, lost=self.lost + 1)
+            case BestImproved(judged=judged):
+                return replace(self, best=judged)
+            case Progress(elapsed=elapsed, limit=limit):
+                return replace(self, elapsed=elapsed, limit=limit)
+            case Stopped(reason=reason):
+                return replace(self, stopped=reason)
+
+    def _with(self, judged: Judged) -> Tally:
+        failure = judged.verdict.failure
+        if failure is None:
+            return replace(self, judged=self.judged + 1, built=self.built + 1, passed=self.passed + 1)
+        counts = dict(self.failures)
+        counts[failure.reason] = counts.get(failure.reason, 0) + 1
+        return replace(
+            self,
+            judged=self.judged + 1,
+            built=self.built + (failure.stage > Stage.BUILD),
+            failures=tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
+        )

@@ -1,0 +1,125 @@
+"""What is due: float64 answers, eager PyTorch's own error, and the unit in which errors are counted.
+
+A reference depends only on task, family and seed, never on the candidate, so one serves many candidates: seeds come
+from a small pool per family (`seed_for`). The pool is drawn from the judge's own seed, which no device code can
+read, and which of its members a candidate meets depends on the candidate's key. A report that names family and seed
+is enough to draw the same inputs again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from warpsmith.judge.mixtures import draw_any
+from warpsmith.judge.rounding import CORRELATED, UNIT_ROUNDOFF, scattered
+from warpsmith.records import Task, digest
+from warpsmith.task import evaluate
+
+REPLICAS = 8
+FLIP_REPLICAS = 4
+FLIP_AMPLITUDE = 8.0
+POOL = 2
+CACHE_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Due:
+    """What one output should hold.
+
+    `expected` is the float64 answer (the exact one for integers and booleans), `eager` what PyTorch computes in the
+    task's own precision. `unit` is, for each element of a floating output, how far one rounding error in every step
+    may move it. For the others `alternatives` holds further answers that rounding may lead to, stacked along
+    dimension 0: an argmax of two values that differ by less than rounding has two right answers.
+    """
+
+    dtype: str
+    expected: torch.Tensor
+    eager: torch.Tensor
+    unit: torch.Tensor | None
+    alternatives: torch.Tensor | None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held."""
+        held = (self.expected, self.eager, self.unit, self.alternatives)
+        return sum(tensor.nbytes for tensor in held if tensor is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The inputs of one draw and what is due for each output."""
+
+    family: str
+    seed: int
+    arguments: Mapping[str, torch.Tensor]
+    due: Mapping[str, Due]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held."""
+        return sum(t.nbytes for t in self.arguments.values()) + sum(due.nbytes for due in self.due.values())
+
+
+def refer(task: Task, family: str, seed: int, arguments: Mapping[str, torch.Tensor]) -> Reference:
+    """Compute what is due for given arguments. `family` says how their rounding errors add up."""
+    correlated = family.split("+")[0] in CORRELATED
+    expected = evaluate(task.graph, arguments, "float64")
+    eager = evaluate(task.graph, arguments, "task")
+    floating = [spec for spec in task.graph.results if spec.dtype in UNIT_ROUNDOFF]
+    discrete = [spec for spec in task.graph.results if spec.dtype not in UNIT_ROUNDOFF]
+    squares = {spec.name: torch.zeros_like(expected[spec.name]) for spec in floating}
+    if floating:
+        for replica in range(REPLICAS):
+            moved = scattered(task, arguments, seed * REPLICAS + replica, correlated=correlated)
+            for spec in floating:
+                step = (moved[spec.name] - expected[spec.name]).nan_to_num_(0.0, 0.0, 0.0)
+                squares[spec.name].addcmul_(step, step)
+    flips: dict[str, list[torch.Tensor]] = {spec.name: [eager[spec.name]] for spec in discrete}
+    for replica in range(FLIP_REPLICAS if discrete else 0):
+        moved = scattered(
+            task, arguments, replica, correlated=correlated, move_arguments=False, amplitude=FLIP_AMPLITUDE
+        )
+        for spec in discrete:
+            flips[spec.name].append(moved[spec.name])
+    due: dict[str, Due] = {}
+    for spec in floating:
+        rounding = expected[spec.name].abs().nan_to_num(0.0, 0.0, 0.0) * UNIT_ROUNDOFF[spec.dtype]
+        unit = torch.sqrt(squares[spec.name] / REPLICAS + rounding.square())
+        due[spec.name] = Due(spec.dtype, expected[spec.name], eager[spec.name], unit, None)
+    for spec in discrete:
+        alternatives = torch.stack(flips[spec.name])
+        due[spec.name] = Due(spec.dtype, expected[spec.name], eager[spec.name], None, alternatives)
+    return Reference(family, seed, arguments, due)
+
+
+class References:
+    """A bounded cache of references: the least recently used go first once `limit` bytes are held."""
+
+    def __init__(self, task: Task, seed: int, *, limit: int = CACHE_BYTES) -> None:
+        self._task = task
+        self._seed = seed
+        self._limit = limit
+        self._held: OrderedDict[tuple[str, int], Reference] = OrderedDict()
+
+    def seed_for(self, family: str, candidate_key: str) -> int:
+        """Return the seed with which `family` is drawn for a candidate: one of `POOL` that the judge's seed fixes."""
+        member = int(digest(str(self._seed), family, candidate_key), 16) % POOL
+        return 1 + int(digest(str(self._seed), self._task.key, family, str(member))[:7], 16)
+
+    def get(self, family: str, seed: int) -> Reference:
+        """Return the reference for one draw."""
+        if (family, seed) in self._held:
+            self._held.move_to_end((family, seed))
+            return self._held[family, seed]
+        return self.put(refer(self._task, family, seed, draw_any(self._task, family, seed)))
+
+    def put(self, reference: Reference) -> Reference:
+        """Hold a reference and let go of old ones."""
+        self._held[reference.family, reference.seed] = reference
+        while len(self._held) > 1 and sum(held.nbytes for held in self._held.values()) > self._limit:
+            self._held.popitem(last=False)
+        return reference

@@ -1,0 +1,112 @@
+"""A verdict for people, on one screen: what is wrong, where, and in which line of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from warpsmith.records import Candidate, Diagnostic, Failure, Stage, Timing, Verdict
+
+_SHOWN_DIAGNOSTICS = 5
+
+
+def render(verdict: Verdict, candidate: Candidate | None = None) -> RenderableType:
+    """Return a verdict as a Rich renderable. With the candidate, source lines are quoted."""
+    source = candidate.program.source if candidate else ""
+    parts: list[RenderableType] = [_headline(verdict)]
+    if verdict.failure is not None:
+        parts.append(_failure(verdict.failure, source))
+    if verdict.families:
+        parts.append(_families(verdict))
+    if verdict.profile is not None:
+        parts.append(Text.assemble(("Bottleneck ", "bold"), f"{verdict.profile.bottleneck}. {verdict.profile.advice}"))
+    parts.append(_stages(verdict))
+    return Panel(Group(*parts), title=f"candidate {verdict.candidate_key}", title_align="left")
+
+
+def render_time(timing: Timing) -> str:
+    """Return a timing in words, which say whether it was measured or estimated."""
+    low, high = timing.interval
+    return f"{timing.source} {_micro(timing.median)} ({_micro(low)} to {_micro(high)}) on {timing.device}"
+
+
+def quote(source: str, line: int, column: int = 0) -> str:
+    """Return a line of the source with its number, and a caret below `column` (1-based) if there is one."""
+    lines = source.splitlines()
+    if not 1 <= line <= len(lines):
+        return ""
+    prefix = f"{line:>5} | "
+    text = prefix + lines[line - 1].expandtabs(4)
+    if column < 1:
+        return text
+    return text + "\n" + " " * (len(prefix) - 2) + "| " + " " * (column - 1) + "^"
+
+
+def _micro(seconds: float) -> str:
+    return f"{seconds * 1e6:.3g} us"
+
+
+def _headline(verdict: Verdict) -> Text:
+    if verdict.timing is not None:
+        return Text.assemble(("passed", "bold green"), f": {render_time(verdict.timing)}")
+    assert verdict.failure is not None
+    stage = verdict.failure.stage.name.lower()
+    return Text.assemble(("failed", "bold red"), " at stage ", (stage, "bold"), f": {verdict.failure.reason}")
+
+
+def _failure(failure: Failure, source: str) -> Group:
+    return Group(*_failure_parts(failure, source))
+
+
+def _failure_parts(failure: Failure, source: str) -> Iterator[RenderableType]:
+    yield Text(failure.message)
+    if failure.mismatch is not None:
+        mismatch = failure.mismatch
+        grid = Table.grid(padding=(0, 2))
+        index = ", ".join(map(str, mismatch.index))
+        grid.add_row("first bad element", f"{mismatch.output}[{index}]")
+        grid.add_row("expected", f"{mismatch.expected:.9g}")
+        grid.add_row("got", f"{mismatch.got:.9g}")
+        grid.add_row("wrong", f"{mismatch.wrong} of {mismatch.total} elements")
+        yield grid
+    if failure.family is not None:
+        yield Text(f"inputs: family {failure.family}, seed {failure.seed}")
+    if failure.finding is not None and failure.finding.line:
+        yield Text(quote(source, failure.finding.line), style="cyan")
+    for diagnostic in failure.diagnostics[:_SHOWN_DIAGNOSTICS]:
+        yield from _diagnostic(diagnostic, source)
+    hidden = len(failure.diagnostics) - _SHOWN_DIAGNOSTICS
+    if hidden > 0:
+        yield Text(f"and {hidden} more messages of the compiler")
+
+
+def _diagnostic(diagnostic: Diagnostic, source: str) -> Iterator[RenderableType]:
+    style = "red" if diagnostic.severity == "error" else "yellow"
+    place = f"line {diagnostic.line}: " if diagnostic.line else ""
+    yield Text(f"{diagnostic.severity}: {place}{diagnostic.message}", style=style)
+    quoted = quote(source, diagnostic.line, diagnostic.column)
+    if quoted:
+        yield Text(quoted, style="cyan")
+
+
+def _families(verdict: Verdict) -> Table:
+    table = Table("inputs", "seed", "error", "PyTorch's error", "limit", box=None, header_style="dim")
+    for result in verdict.families:
+        style = "" if result.error <= result.limit else "red"
+        numbers = (f"{value:.3g}" for value in (result.error, result.reference_error, result.limit))
+        table.add_row(result.family, str(result.seed), *numbers, style=style)
+    return table
+
+
+def _stages(verdict: Verdict) -> Text:
+    done = dict(verdict.seconds)
+    text = Text(style="dim")
+    for stage in Stage:
+        name = stage.name.lower()
+        took = f" {done[name]:.2f} s" if name in done else " not reached"
+        text.append(("" if stage == Stage.SCREEN else " · ") + name + took)
+    return text

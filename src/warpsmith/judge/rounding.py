@@ -1,0 +1,231 @@
+"""How far rounding alone may carry an output: Monte Carlo arithmetic over the task's graph.
+
+The graph is evaluated in float64 several times, and each time every arithmetic result is moved by a random relative
+amount of one unit roundoff `u` of the arithmetic that an honest program may use (Parker, "Monte Carlo Arithmetic",
+1997). How much an output element then scatters is the *unit* in which errors at that element are counted. It needs
+no table of condition numbers: a cancelling subtraction, a small variance, a flat softmax all show as scatter.
+
+Composite operators are taken apart first (layer norm into mean, variance, rsqrt ...), so that what happens inside
+them scatters too. A sum of K products moves by `u * sqrt(K) * sum |a||b|`, whatever the order of summation: that is
+the probabilistic bound of Higham and Mary (2019), and honest float32 stays below it, while half accumulation, a
+skipped 1/64 of K and one-pass TF32 do not. Where the terms are correlated (all equal, sorted, duplicated) their
+rounding errors add up instead of averaging out, and `K` stands in place of its root.
+
+A sum of integers that fits the significand is exact in every order, so it does not move at all. That is what makes
+the exactness probes sharp: odd 12-bit integers against zeros and ones are exact in float32 and not in TF32.
+
+Covered: every operator that PyTorch can dispatch; those not named below move by one unit roundoff. Not covered: the
+rounding inside an unnamed operator that sums many terms (its error then counts in eager PyTorch's own error).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch._decomp import get_decompositions
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from warpsmith.records import Graph, Task
+from warpsmith.task import evaluate
+
+UNIT_ROUNDOFF: Mapping[str, float] = {
+    "float64": 2.0**-53,
+    "float32": 2.0**-24,
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+}
+TF32_ROUNDOFF = 2.0**-11
+CORRELATED = frozenset({"equal", "alternating", "sorted", "duplicates", "zeros_subnormals"})
+
+_aten = torch.ops.aten
+_COMPOSITES: dict[Any, Callable[..., Any]] = get_decompositions(
+    [
+        _aten.native_layer_norm,
+        _aten.native_group_norm,
+        _aten.native_batch_norm,
+        _aten._native_batch_norm_legit,
+        _aten._native_batch_norm_legit_no_training,
+        _aten._fused_rms_norm,
+        _aten._softmax,
+        _aten._log_softmax,
+        _aten._safe_softmax,
+        _aten.logsumexp,
+        _aten.gelu,
+        _aten.silu,
+        _aten.mish,
+        _aten.softplus,
+        _aten.elu,
+        _aten.hardswish,
+        _aten.nll_loss_forward,
+        _aten.mse_loss,
+        _aten.smooth_l1_loss,
+        _aten.huber_loss,
+        _aten.binary_cross_entropy,
+        _aten.var,
+        _aten.std,
+        _aten.var_mean,
+        _aten.std_mean,
+        _aten.linalg_vector_norm,
+        _aten.norm,
+        _aten.addmm,
+        _aten.addmv,
+        _aten.baddbmm,
+    ]
+)
+
+# Operators that move or choose values and do no arithmetic: their results are as exact as what they were given.
+_MOVES_TEXT = """
+abs neg relu clamp clamp_min clamp_max hardtanh maximum minimum amax amin max min where masked_fill gather index
+index_select embedding cat stack constant_pad_nd clone copy copy_ _to_copy to contiguous expand view _unsafe_view
+reshape permute transpose t squeeze unsqueeze slice select flip roll repeat topk sort max_pool1d max_pool2d
+max_pool3d max_pool2d_with_indices max_pool3d_with_indices broadcast_in_dim tril triu zeros ones full empty arange
+lift_fresh lift_fresh_copy detach alias sign floor ceil round trunc scatter reflection_pad1d reflection_pad2d
+replication_pad1d replication_pad2d unfold im2col convert_element_type squeeze_copy as_strided split
+split_with_sizes chunk unbind real diagonal cummax cummin upsample_nearest2d
+"""
+_MOVES = frozenset(_MOVES_TEXT.split())
+
+
+def _extent(result: torch.Tensor, args: Sequence[Any]) -> int:
+    operand = args[0]
+    return max(1, operand.numel() // max(1, result.numel())) if isinstance(operand, torch.Tensor) else 1
+
+
+def _inner(result: torch.Tensor, args: Sequence[Any]) -> int:
+    return int(args[0].shape[-1])
+
+
+def _filter(result: torch.Tensor, args: Sequence[Any]) -> int:
+    weight = args[1]
+    transposed = bool(args[6]) if len(args) > 6 else False
+    return max(1, weight.numel() // max(1, weight.shape[1 if transposed else 0]))
+
+
+def _window(result: torch.Tensor, args: Sequence[Any]) -> int:
+    return math.prod(args[1])
+
+
+def _along(result: torch.Tensor, args: Sequence[Any]) -> int:
+    return int(args[0].shape[args[1]]) if args[0].dim() else 1
+
+
+# Operators that add up many terms, and how many terms go into one result.
+_SUMS: Mapping[str, Callable[[torch.Tensor, Sequence[Any]], int]] = {
+    "mm": _inner,
+    "bmm": _inner,
+    "mv": _inner,
+    "dot": _inner,
+    "convolution": _filter,
+    "sum": _extent,
+    "mean": _extent,
+    "var": _extent,
+    "prod": _extent,
+    "cumsum": _along,
+    "cumprod": _along,
+    "avg_pool1d": _window,
+    "avg_pool2d": _window,
+    "avg_pool3d": _window,
+    "_adaptive_avg_pool2d": _extent,
+    "_adaptive_avg_pool3d": _extent,
+}
+_MATRIX_PRODUCTS = frozenset({"mm", "bmm", "mv", "dot"})
+_MEANS = frozenset({"mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d"})
+_SQUARES = frozenset({"var"})
+
+
+class Scatter(TorchDispatchMode):
+    """Moves every arithmetic result by about one unit roundoff, times `amplitude`, while it is entered."""
+
+    def __init__(self, task: Task, seed: int, *, correlated: bool, amplitude: float = 1.0) -> None:
+        super().__init__()
+        self._signs = torch.Generator().manual_seed(seed)
+        self._unit = working_roundoff(task.graph) * amplitude
+        self._significand = 1.0 / working_roundoff(task.graph)
+        self._correlated = correlated
+        self._tf32 = frozenset(
+            (_MATRIX_PRODUCTS if task.tolerance.matmul_tf32 else frozenset())
+            | ({"convolution"} if task.tolerance.conv_tf32 else frozenset())
+        )
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Take composites apart; move the results of the rest."""
+        kwargs = kwargs or {}
+        decomposition = _COMPOSITES.get(func)
+        if decomposition is not None:
+            with self:
+                return decomposition(*args, **kwargs)
+        result = func(*args, **kwargs)
+        name = func._schema.name.partition("::")[2]
+        if name in _MOVES or func.is_view or func._schema.is_mutable:
+            return result
+        if not isinstance(result, torch.Tensor) or not result.is_floating_point():
+            return result
+        if name in _SUMS:
+            return self._move_sum(func, name, result, args, kwargs)
+        return self.move(result)
+
+    def move(self, values: torch.Tensor) -> torch.Tensor:
+        """Move each value that is not an integer by one relative unit roundoff up or down."""
+        signs = self._draw(values) * (self._unit * (values != values.round()))
+        return torch.addcmul(values, values, signs)
+
+    def _draw(self, like: torch.Tensor) -> torch.Tensor:
+        bits = torch.randint(0, 2, like.shape, generator=self._signs, dtype=torch.int8)
+        return bits.to(like.dtype).mul_(2).sub_(1)
+
+    def _move_sum(
+        self, func: Any, name: str, result: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> torch.Tensor:
+        operands = [a for a in args if isinstance(a, torch.Tensor)]
+        if name in _SQUARES:
+            magnitude = result.abs()
+        else:
+            magnitude = func(*[a.abs() if isinstance(a, torch.Tensor) else a for a in args], **kwargs)
+        terms = _SUMS[name](result, args)
+        largest = magnitude * terms if name in _MEANS else magnitude
+        if name not in self._tf32 and name not in _SQUARES and self._exact(operands, largest):
+            return self.move(result)
+        spread = self._unit * (terms / 2 if self._correlated and terms > 4 else math.sqrt(terms))
+        if name in self._tf32:
+            spread += 2 * TF32_ROUNDOFF / (1.0 if self._correlated else math.sqrt(terms))
+        return result + self._draw(result) * magnitude * spread
+
+    def _exact(self, operands: Sequence[torch.Tensor], bound: torch.Tensor) -> bool:
+        """Whether every partial sum, in any order, is an integer that the significand holds."""
+        if not all(bool((operand == operand.round()).all()) for operand in operands):
+            return False
+        return bound.numel() == 0 or bool(bound.max() <= self._significand)
+
+
+def working_roundoff(graph: Graph) -> float:
+    """Unit roundoff of the arithmetic that an honest program may use: float32, or float64 where the task is."""
+    dtypes = {spec.dtype for spec in graph.arguments + graph.results}
+    return UNIT_ROUNDOFF["float64"] if "float64" in dtypes else UNIT_ROUNDOFF["float32"]
+
+
+def scattered(
+    task: Task,
+    arguments: Mapping[str, torch.Tensor],
+    seed: int,
+    *,
+    correlated: bool,
+    move_arguments: bool = True,
+    amplitude: float = 1.0,
+) -> dict[str, torch.Tensor]:
+    """Evaluate the task in float64 with every rounding error drawn anew from `seed`.
+
+    Arguments move as well unless `move_arguments` is false: a program that returns the exact answer for inputs that
+    differ from ours by a rounding error is right.
+    """
+    mode = Scatter(task, seed, correlated=correlated, amplitude=amplitude)
+    given = {
+        name: mode.move(value.double()) if move_arguments and value.is_floating_point() else value
+        for name, value in arguments.items()
+    }
+    with torch.no_grad(), mode:
+        return evaluate(task.graph, given, "float64")

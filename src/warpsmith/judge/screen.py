@@ -1,0 +1,40 @@
+"""Before anything runs: does the plan fit the task, and do the built kernels fit the plan?
+
+What stands here are breaches of contract that need no judgement: a name that does not exist, an output that nothing
+is told about, a kernel that is not there. The text of the device code is never searched for bad words; what a
+program does is found out by running it.
+"""
+
+from __future__ import annotations
+
+from warpsmith.errors import ProgramError
+from warpsmith.program import bind
+from warpsmith.records import BoundPlan, Build, Candidate, Diagnostic, Failure, GpuSpec, Stage, Task
+
+
+def screen(task: Task, candidate: Candidate, gpu: GpuSpec) -> BoundPlan | Failure:
+    """Bind the plan to the task's tensors. A plan that cannot be bound, or that gives no kernel an output, fails."""
+    if candidate.task_key != task.key:
+        return _fail("wrong_task", f"The candidate is for task {candidate.task_key}, not for {task.key}.")
+    tensors = {spec.name: spec for spec in task.graph.arguments + task.graph.results}
+    try:
+        plan = bind(candidate.program.plan, tensors, dict(candidate.tunables), gpu)
+    except ProgramError as error:
+        return _fail("bad_plan", str(error))
+    given = {argument for launch in plan.launches for argument in launch.args}
+    missing = [spec.name for spec in task.graph.results if spec.numel and spec.name not in given]
+    if missing:
+        return _fail("output_unused", f"No launch is given the output {', '.join(missing)}, so nothing writes it.")
+    return plan
+
+
+def refused(build: Build) -> Failure:
+    """Say why the compiler refused: its first error."""
+    errors = [d for d in build.diagnostics if d.severity == "error"]
+    first = errors[0] if errors else Diagnostic("error", 0, 0, "the compiler gave no message")
+    where = f"line {first.line}: " if first.line else ""
+    return Failure(Stage.BUILD, "compile_error", f"{where}{first.message}", diagnostics=build.diagnostics)
+
+
+def _fail(reason: str, message: str) -> Failure:
+    return Failure(Stage.SCREEN, reason, message)

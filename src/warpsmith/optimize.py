@@ -1,0 +1,79 @@
+"""`optimize`: a PyTorch module in, the fastest CUDA program found for it out.
+
+This file stays light, because `import warpsmith` reads it, and worker processes import `warpsmith` all the time: what
+does the work is imported when there is work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from warpsmith.records import Bound, Judged, Task
+
+if TYPE_CHECKING:
+    import torch
+
+    from warpsmith.author.protocol import Author
+    from warpsmith.evolve import Observer
+    from warpsmith.settings import Settings
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a run brought.
+
+    `best` is the fastest candidate that passed, `lineage` the same after its ancestors, `history` every candidate
+    judged for this task by this judge on this device, those of earlier runs first. `bound` is the speed of light on
+    `device`. `run` numbers the run in `archive`, `stop_reason` says in a line why it ended; `interrupted` is true
+    where the user ended it. `seconds` is how long it took.
+    """
+
+    task: Task
+    bound: Bound
+    best: Judged
+    lineage: tuple[Judged, ...]
+    history: tuple[Judged, ...]
+    device: str
+    run: int
+    archive: str
+    stop_reason: str
+    interrupted: bool
+    seconds: float
+
+    def write(self, folder: str | Path) -> Path:
+        """Write kernel, plan, functional form, verdict and report to `folder`, all or nothing; return the folder."""
+        from warpsmith.explore import write_output
+
+        return write_output(self, Path(folder))
+
+
+def optimize(
+    target: str | Path | torch.nn.Module | Task,
+    example_inputs: object = None,
+    *,
+    settings: Settings | None = None,
+    budget: float | None = None,
+    authors: Sequence[Author] | None = None,
+    observer: Observer | None = None,
+) -> Result:
+    """Find a fast CUDA program for a module, and return it with everything that was tried.
+
+    `target` is a file in the KernelBench format ("file.py" or "file.py:Class"), a live module, which needs
+    `example_inputs` (a tensor, a sequence of positional arguments or a mapping of keywords), or a loaded task.
+    `budget`, in seconds, overrides that of `settings`; without `settings` they come from the environment and
+    `warpsmith.toml`. `authors` replaces the built-in author; `observer` is told what happens.
+
+    Everything is archived as it happens. Ctrl-C ends the search and returns what was found so far, with `interrupted`
+    set; where nothing has passed yet, KeyboardInterrupt goes on to the caller. A later call on the same archive goes
+    on from there. Raises UserError where the module, its inputs or a setting cannot be used, NothingPassed where no
+    program passes the judge, and MachineError where the machine fails.
+    """
+    from warpsmith.pipeline import Pursuit, blocking
+    from warpsmith.settings import load_settings
+
+    given = settings.model_dump() if settings is not None else {}
+    chosen = load_settings(**given, **({} if budget is None else {"budget": budget})) if budget or not given else settings
+    return blocking(Pursuit(target, example_inputs, chosen, authors, observer))

@@ -1,0 +1,179 @@
+"""The four stages in order: functionalize, translate, evolve, archive."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import anyio.from_thread
+import torch
+
+from warpsmith.archive import Archive
+from warpsmith.author.builtin import BuiltinAuthor
+from warpsmith.author.protocol import Author
+from warpsmith.cluster import LocalExecutor
+from warpsmith.device.catalog import gpu
+from warpsmith.errors import TaskError
+from warpsmith.evolve import (
+    Evolution,
+    Executor,
+    Observer,
+    Problem,
+    StageFinished,
+    StageStarted,
+    Stopped,
+    TaskLoaded,
+    ignore,
+    near_bound,
+    turn,
+)
+from warpsmith.judge import JUDGE_VERSION
+from warpsmith.optimize import Result
+from warpsmith.records import GpuSpec, Judged, Task
+from warpsmith.settings import Settings
+from warpsmith.task import bound, load_task, task_from_module
+
+INTERRUPTED = "interrupted"
+
+MakeExecutor = Callable[[Task, GpuSpec, Settings], Executor]
+
+
+def local_executor(task: Task, spec: GpuSpec, settings: Settings) -> Executor:
+    """Judge in worker processes of this machine."""
+    return LocalExecutor(
+        task,
+        spec.name,
+        settings.workers,
+        cache_dir=settings.cache,
+        seed=settings.seed,
+        judgement_seconds=settings.judge_limit,
+    )
+
+
+class Pursuit:
+    """One call of `optimize`. What it found so far can be asked for at any time, also after it was cancelled."""
+
+    def __init__(
+        self,
+        target: str | Path | torch.nn.Module | Task,
+        example_inputs: object,
+        settings: Settings,
+        authors: Sequence[Author] | None = None,
+        observer: Observer | None = None,
+        make_executor: MakeExecutor = local_executor,
+    ) -> None:
+        self._target = target
+        self._inputs = example_inputs
+        self._settings = settings
+        self._authors = [BuiltinAuthor()] if authors is None else list(authors)
+        self._tell = observer or ignore
+        self._make_executor = make_executor
+        self._started = time.monotonic()
+        self._evolution: Evolution | None = None
+        self._problem: Problem | None = None
+        self._run = 0
+
+    async def pursue(self) -> Result:
+        """Go through all four stages. Cancelled, it leaves everything judged so far in the archive."""
+        settings = self._settings
+        problem = self._problem = self._functionalize(gpu(settings.device))
+        with Archive.open(settings.archive) as archive:
+            self._run = archive.start_run(problem.task, settings.to_json())
+            executor = self._make_executor(problem.task, problem.gpu, settings)
+            try:
+                reason = await self._search(problem, executor, archive)
+            finally:
+                executor.close()
+            with self._stage("archive", settings.archive) as done:
+                self._close_run(archive, reason)
+                done(f"{len(archive.judged(problem.task.key))} verdicts on this task")
+        return self.result(reason)
+
+    def _functionalize(self, spec: GpuSpec) -> Problem:
+        """Make the module a pure function, and work out its speed of light."""
+        with self._stage("functionalize", _shown(self._target)) as done:
+            task = self._load()
+            problem = Problem(task, spec, bound(task, spec), JUDGE_VERSION)
+            done(f"{len(task.graph.nodes)} operators, {len(task.graph.arguments)} inputs and parameters")
+        self._tell(TaskLoaded(task, problem.bound))
+        return problem
+
+    def _load(self) -> Task:
+        target = self._target
+        if isinstance(target, torch.nn.Module):
+            if self._inputs is None:
+                raise TaskError("a live module needs example_inputs")
+            return task_from_module(target, self._inputs)
+        if self._inputs is not None:
+            raise TaskError("example_inputs go with a live module; a file draws its own")
+        return target if isinstance(target, Task) else load_task(target)
+
+    async def _search(self, problem: Problem, executor: Executor, archive: Archive) -> str:
+        """Translate and evolve; return why it ended."""
+        settings = self._settings
+        evolution = self._evolution = Evolution(
+            problem,
+            self._authors,
+            executor,
+            archive,
+            self._run,
+            turn(settings.budget, settings.max_candidates),
+            seed=settings.seed,
+            judging=settings.workers,
+            stop_when=None if settings.target_fraction is None else near_bound(settings.target_fraction),
+            observer=self._tell,
+            started=self._started,
+        )
+        try:
+            with self._stage("translate", "first programs") as done:
+                known = evolution.resume()
+                first = await evolution.translate()
+                where = f"; {known} candidates known from the archive" if known else ""
+                done(f"{_microseconds(first)} by {first.candidate.lineage.author}{where}")
+            with self._stage("evolve", f"for {settings.budget:g} s") as done:
+                reason = await evolution.run()
+                done(f"{evolution.ledger.judged} candidates in {evolution.generation} generations")
+        except anyio.get_cancelled_exc_class():
+            self._close_run(archive, INTERRUPTED)
+            self._tell(Stopped(INTERRUPTED))
+            raise
+        return reason
+
+    def _close_run(self, archive: Archive, reason: str) -> None:
+        """Write down how the run ended and what it learnt."""
+        if self._evolution is None:
+            return
+        lessons = [[one.author, one.operator, one.stage, one.reason, n] for one, n in self._evolution.lessons.counts]
+        data = {"reason": reason, "generation": self._evolution.generation, "lessons": lessons}
+        archive.add_event(self._run, "stopped", data)
+
+    def result(self, reason: str) -> Result | None:
+        """Return what was found so far, or None where nothing has passed."""
+        if self._problem is None or self._evolution is None or self._evolution.population.best is None:
+            return None
+        best, history = self._evolution.population.best, self._evolution.population.history
+        return Result(
+            task=self._problem.task,
+            bound=self._problem.bound,
+            best=best,
+            lineage=ancestry(best, history),
+            history=history,
+            device=self._problem.gpu.name,
+            run=self._run,
+            archive=self._settings.archive,
+            stop_reason=reason,
+            interrupted=reason == INTERRUPTED,
+            seconds=time.monotonic() - self._started,
+        )
+
+    @contextmanager
+    def _stage(self, name: str, detail: str) -> Iterator[Callable[[str], None]]:
+        """Tell of a stage; what it yields takes the line that says what came of it."""
+        began, outcome = time.monotonic(), [""]
+        self._tell(StageStarted(name, detail))
+        yield lambda line: outcome.__setitem__(0, line)
+        self._tell(StageFinished(name, time.monotonic() - began, outcome[0]))

@@ -1,0 +1,8 @@
+"""Programs: CUDA device code with a declarative launch plan, parsed, bound to shapes, and built."""
+
+from warpsmith.program.bind import bind
+from warpsmith.program.build import Builder
+from warpsmith.program.files import read_program, write_program
+from warpsmith.program.plan import format_plan, parse_plan
+
+__all__ = ["Builder", "bind", "format_plan", "parse_plan", "read_program", "write_program"]

@@ -1,0 +1,132 @@
+"""What can be said of a plan without shapes: names, clashes, the syntax of expressions, flags."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from warpsmith.errors import ExpressionError, ProgramError
+from warpsmith.program.arithmetic import FUNCTIONS, INT64_MAX, INT64_MIN
+from warpsmith.program.flags import canonical_flags
+from warpsmith.program.hints import suggest
+from warpsmith.program.parser import parse
+from warpsmith.records import DTYPE_BYTES, Launch, Plan
+
+DEVICE_PROPERTIES: Final[tuple[str, ...]] = (
+    "sm_count",
+    "warp_size",
+    "max_threads_per_block",
+    "threads_per_sm",
+    "blocks_per_sm",
+    "registers_per_sm",
+    "shared_per_block",
+    "shared_per_sm",
+    "l2_bytes",
+)
+"""Names that every expression may use; `bind` gives them the values of the device."""
+
+MAX_ENTRIES: Final = 256
+"""Symbols, tunables, buffers, launches, or arguments of one launch."""
+MAX_TUNABLE_VALUES: Final = 256
+MAX_DIMENSIONS: Final = 8
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_RESERVED_TEXT = """
+    alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t char32_t
+    class compl
+    concept const consteval constexpr constinit const_cast continue co_await co_return co_yield decltype default delete
+    do double dynamic_cast else enum explicit export extern false float for friend goto if inline int long mutable
+    namespace new noexcept not not_eq nullptr operator or or_eq private protected public register reinterpret_cast
+    requires return short signed sizeof static static_assert static_cast struct switch template this thread_local throw
+    true try typedef typeid typename union unsigned using virtual void volatile wchar_t while xor xor_eq
+    threadIdx blockIdx blockDim gridDim warpSize defined"""
+_RESERVED = frozenset(_RESERVED_TEXT.split())
+
+
+def validate_plan(plan: Plan) -> None:
+    """Raise ProgramError, naming the place, unless the plan is well formed. See docs/program.md for the rules."""
+    for what, entries in (
+        ("symbols", plan.symbols),
+        ("tunables", plan.tunables),
+        ("buffers", plan.buffers),
+        ("launches", plan.launches),
+    ):
+        if len(entries) > MAX_ENTRIES:
+            raise ProgramError(f"{len(entries)} {what}; {MAX_ENTRIES} is the limit")
+    if not plan.launches:
+        raise ProgramError("the plan launches nothing: it needs at least one [[launch]]")
+    _check_names(plan)
+    for name, text in plan.symbols:
+        _check_expressions(f"symbols.{name}", (text,))
+    for name, values in plan.tunables:
+        _check_tunable(name, values)
+    for buffer in plan.buffers:
+        place = f"buffers.{buffer.name}"
+        if buffer.dtype not in DTYPE_BYTES:
+            raise ProgramError(f"{place}: unknown dtype {buffer.dtype!r}{suggest(buffer.dtype, DTYPE_BYTES)}")
+        _check_expressions(f"{place}: shape", buffer.shape, MAX_DIMENSIONS)
+    for number, launch in enumerate(plan.launches, 1):
+        _check_launch(place_of(number, launch), launch)
+    canonical_flags(plan.flags)
+
+
+def place_of(number: int, launch: Launch) -> str:
+    """Name the `number`-th launch (from 1) in messages."""
+    return f"launch {number} ({launch.kernel})"
+
+
+def _check_names(plan: Plan) -> None:
+    """Symbols, tunables, buffers, device properties and functions share one space of names."""
+    owners = dict.fromkeys(DEVICE_PROPERTIES, "a property of the device") | dict.fromkeys(FUNCTIONS, "a function")
+    groups: tuple[tuple[str, Iterable[str]], ...] = (
+        ("a symbol", (name for name, _ in plan.symbols)),
+        ("a tunable", (name for name, _ in plan.tunables)),
+        ("a buffer", (buffer.name for buffer in plan.buffers)),
+    )
+    for owner, names in groups:
+        for name in names:
+            if _IDENTIFIER.fullmatch(name) is None:
+                raise ProgramError(f"{name!r} cannot name {owner}: names are letters, digits and underscores")
+            if name in owners:
+                raise ProgramError(f"{name!r} is named twice: as {owners[name]} and as {owner}")
+            owners[name] = owner
+
+
+def _check_tunable(name: str, values: tuple[int, ...]) -> None:
+    place = f"tunables.{name}"
+    if name in _RESERVED or name.startswith("_") or "__" in name:
+        raise ProgramError(f"{place}: the name is reserved in CUDA C++, and tunables become macros")
+    if not values:
+        raise ProgramError(f"{place}: needs at least one value")
+    if len(values) > MAX_TUNABLE_VALUES:
+        raise ProgramError(f"{place}: {len(values)} values; {MAX_TUNABLE_VALUES} is the limit")
+    if len(set(values)) != len(values):
+        raise ProgramError(f"{place}: a value is given twice")
+    if any(isinstance(value, bool) or not INT64_MIN < value <= INT64_MAX for value in values):
+        raise ProgramError(f"{place}: the values must be integers that fit 64 bits")
+
+
+def _check_launch(place: str, launch: Launch) -> None:
+    if _IDENTIFIER.fullmatch(launch.kernel) is None:
+        raise ProgramError(f'{place}: {launch.kernel!r} is not the name of an extern "C" function')
+    for name, extents in (("grid", launch.grid), ("block", launch.block)):
+        if not extents:
+            raise ProgramError(f"{place}: {name} needs one to three entries")
+        _check_expressions(f"{place}: {name}", extents, 3)
+    _check_expressions(f"{place}: cluster", launch.cluster, 3)
+    _check_expressions(f"{place}: shared", (launch.shared,))
+    _check_expressions(f"{place}: args", launch.args, MAX_ENTRIES)
+    if launch.max_registers is not None and not 16 <= launch.max_registers <= 255:
+        raise ProgramError(f"{place}: max_registers must lie between 16 and 255, not {launch.max_registers}")
+
+
+def _check_expressions(place: str, texts: tuple[str, ...], most: int = 1) -> None:
+    if len(texts) > most:
+        raise ProgramError(f"{place}: {len(texts)} entries; {most} is the limit")
+    for index, text in enumerate(texts):
+        try:
+            parse(text)
+        except ExpressionError as error:
+            entry = f"{place}[{index}]" if most > 1 else place
+            raise ExpressionError(f"{entry}: {error.message}") from error

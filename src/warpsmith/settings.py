@@ -1,0 +1,115 @@
+"""The only settings. A flag beats the environment, which beats `warpsmith.toml`, which beats the default.
+
+The environment holds them as `WARPSMITH_BUDGET=300`; `warpsmith.toml`, looked for in the current folder, by name:
+
+    device = "H100"
+    budget = 300
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from warpsmith.errors import SettingsError
+
+FILE_NAME = "warpsmith.toml"
+_PREFIX = "WARPSMITH_"
+
+
+def user_cache() -> Path:
+    """Return the folder where this platform wants caches of the current user to be kept, without creating it."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "warpsmith"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "warpsmith"
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use, which in a container is fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Build it with `load_settings`, which turns a bad value into one clear message."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, toml_file=FILE_NAME, extra="forbid", frozen=True)
+
+    archive: str = Field("warpsmith-out/archive.db", min_length=1, description="Archive: a file, or a database URL.")
+    out: Path = Field(Path("warpsmith-out"), description="Folder for results, one folder per task in it.")
+    cache: Path = Field(default_factory=user_cache, description="Folder for compiled programs.")
+    device: str = Field("H200", min_length=1, description="GPU to optimize for, by name.")
+    workers: int = Field(default_factory=usable_cores, ge=1, le=1024, description="Judging processes.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of every choice that is left to chance.")
+    budget: float = Field(60.0, gt=0, allow_inf_nan=False, description="Seconds of work: the one dial.")
+    max_candidates: int | None = Field(None, ge=1, description="Most candidates to judge; by default from the budget.")
+    judge_limit: float = Field(60.0, gt=0, allow_inf_nan=False, description="Seconds that one candidate may be judged.")
+    target_fraction: float | None = Field(
+        None, gt=0, le=1, description="Stop at this share of the speed of light; by default go on to the end."
+    )
+
+    @field_validator("out", "cache")
+    @classmethod
+    def _expand(cls, folder: Path) -> Path:
+        return folder.expanduser()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the sources in order: flags, environment, `warpsmith.toml`."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    def to_json(self) -> str:
+        """Return all values as JSON text, for the archive's record of a run. It holds no password of a database."""
+        safe = self.model_copy(update={"archive": without_password(self.archive)})
+        return safe.model_dump_json()
+
+
+def without_password(url: str) -> str:
+    """Return a database URL with `***` for its password; anything else, such as a path, comes back as it is."""
+    scheme, separator, rest = url.partition("://")
+    user, at, host = rest.rpartition("@")
+    if not separator or not at or ":" not in user:
+        return url
+    return f"{scheme}://{user.partition(':')[0]}:***@{host}"
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Return the settings, where a flag that is None was not given.
+
+    Raises SettingsError naming the field, the value and what would be right; for a broken `warpsmith.toml` it names
+    the file.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"not valid TOML: {error}", file=FILE_NAME) from None
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(detail, given) for detail in error.errors())) from None
+
+
+def _explain(detail: Any, flags: dict[str, Any]) -> str:
+    """Say in a line what is wrong with one field, and where the value came from."""
+    name = str(detail["loc"][0]) if detail["loc"] else "settings"
+    if detail["type"] == "extra_forbidden":
+        return f"{FILE_NAME} sets {name!r}, which is not a setting; known are {', '.join(Settings.model_fields)}"
+    if name in flags:
+        place = "given"
+    elif any(variable.upper() == f"{_PREFIX}{name}".upper() for variable in os.environ):
+        place = f"from {_PREFIX}{name.upper()}"
+    else:
+        place = f"from {FILE_NAME}"
+    message = str(detail["msg"])
+    return f"{name} = {detail['input']!r} ({place}): {message[:1].lower()}{message[1:]}"

@@ -1,0 +1,329 @@
+"""From a module to a `Graph`, by way of `torch.export`.
+
+The export is decomposed with an empty table: it becomes functional, while composite operators (linear, layer_norm,
+conv2d, gru, attention) stay whole. What says nothing about values is taken out: copies, assertions, devices, layouts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
+
+from warpsmith.errors import TaskError
+from warpsmith.records import DTYPE_BYTES, Arg, DTypeArg, Graph, Node, Ref, TensorSpec
+from warpsmith.task.names import Names
+from warpsmith.task.usercode import Blame
+
+_IDENTITY = frozenset(
+    {
+        "aten.clone.default",
+        "aten.detach.default",
+        "aten.alias.default",
+        "aten.contiguous.default",
+        "aten.lift_fresh_copy.default",
+        "aten.lift_fresh.default",
+    }
+)
+_ONE_NAME = {"aten._unsafe_view.default": "aten.view.default", "aten.reshape.default": "aten.view.default"}
+_MEMORY_ONLY = frozenset({"device", "layout", "pin_memory", "memory_format", "non_blocking"})
+_UNDEFINED = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted"})
+# Operators that draw numbers only where these arguments say so; their quiet forms are deterministic.
+_QUIET: Mapping[str, tuple[tuple[str, object], ...]] = {
+    "scaled_dot_product_attention": (("dropout_p", 0.0),),
+    "gru": (("dropout", 0.0), ("train", False)),
+    "lstm": (("dropout", 0.0), ("train", False)),
+    "rnn_tanh": (("dropout", 0.0), ("train", False)),
+    "rnn_relu": (("dropout", 0.0), ("train", False)),
+    "rrelu": (("training", False),),
+    "native_dropout": (("p", 0.0), ("train", False)),
+    "dropout": (("p", 0.0), ("train", False)),
+}
+
+
+def export(
+    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], file: str | None, name: str
+) -> ExportedProgram:
+    """Export `module` for the shapes of its example arguments. Raises TaskError with the line to blame."""
+    with quiet(), torch.no_grad(), Blame(f"{name}.forward", file):
+        exported: ExportedProgram = torch.export.export(module, args, kwargs, strict=False).run_decompositions({})
+        return exported
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what torch logs, warns and prints about an export off the terminal: its error says it once."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def capture(
+    exported: ExportedProgram, inputs: Sequence[str], outputs: Sequence[str], file: str | None
+) -> tuple[Graph, dict[str, torch.Tensor]]:
+    """Convert an exported program to a graph and the values of its parameters, buffers and constants.
+
+    `inputs` names the tensor inputs and `outputs` the tensor outputs, in the order of the export.
+    """
+    return _Capture(exported, file).graph(inputs, outputs)
+
+
+class _Capture:
+    def __init__(self, exported: ExportedProgram, file: str | None) -> None:
+        self.exported = exported
+        self.file = file
+        self.names = Names()
+        self.refs: dict[torch.fx.Node, Ref] = {}
+        self.nodes: list[Node] = []
+        self.state: dict[str, torch.Tensor] = {}
+        self.by_target: dict[str, str] = {}
+        self.live = _reachable(exported.graph_module.graph)
+
+    def graph(self, inputs: Sequence[str], outputs: Sequence[str]) -> tuple[Graph, dict[str, torch.Tensor]]:
+        groups = self._arguments(inputs)
+        output_names = [self.names.take(name) for name in outputs]
+        for fx_node in self.exported.graph_module.graph.nodes:
+            if fx_node.op == "call_function" and fx_node in self.live:
+                self._convert(fx_node)
+        results, updates = self._results(output_names)
+        graph = Graph(
+            inputs=tuple(groups[InputKind.USER_INPUT]),
+            parameters=tuple(groups[InputKind.PARAMETER]),
+            buffers=tuple(groups[InputKind.BUFFER]),
+            constants=tuple(groups[InputKind.CONSTANT_TENSOR]),
+            nodes=tuple(self.nodes),
+            outputs=tuple(results),
+            updates=tuple(updates),
+        )
+        return graph, self.state
+
+    def _arguments(self, inputs: Sequence[str]) -> dict[InputKind, list[TensorSpec]]:
+        placeholders = {node.name: node for node in self.exported.graph_module.graph.nodes if node.op == "placeholder"}
+        groups: dict[InputKind, list[TensorSpec]] = {kind: [] for kind in InputKind}
+        tensors = [s for s in self.exported.graph_signature.input_specs if isinstance(s.arg, TensorArgument)]
+        users = [spec for spec in tensors if spec.kind == InputKind.USER_INPUT]
+        if len(users) != len(inputs):
+            raise TaskError(
+                f"the export has {len(users)} tensor inputs, forward was given {len(inputs)}", file=self.file
+            )
+        for spec, wish in zip(users, inputs):
+            placeholder = placeholders[spec.arg.name]
+            self._bind(placeholder, self.names.take(wish), groups[spec.kind])
+            self.by_target[spec.arg.name] = self.refs[placeholder].name
+        for spec in tensors:
+            placeholder = placeholders[spec.arg.name]
+            if spec.kind == InputKind.USER_INPUT or placeholder not in self.live:
+                continue
+            if spec.target is None:
+                raise TaskError(
+                    f"the export lifts {spec.arg.name}, which is not a tensor of the module", file=self.file
+                )
+            name = self.names.take(re.sub(r"^lifted_tensor_", "constant_", spec.target.replace(".", "_")))
+            self._bind(placeholder, name, groups[spec.kind])
+            self.by_target[spec.target] = name
+            self.state[name] = self._value(spec.target)
+        return groups
+
+    def _bind(self, placeholder: torch.fx.Node, name: str, group: list[TensorSpec]) -> None:
+        self.refs[placeholder] = Ref(name)
+        group.append(self._spec(name, placeholder.meta["val"], placeholder))
+
+    def _value(self, target: str) -> torch.Tensor:
+        holder = self.exported.state_dict if target in self.exported.state_dict else self.exported.constants
+        value = holder[target]
+        if not isinstance(value, torch.Tensor):
+            raise TaskError(f"the module's attribute {target} is not a tensor", file=self.file)
+        return value.detach().clone(memory_format=torch.contiguous_format)
+
+    def _results(self, names: Sequence[str]) -> tuple[list[tuple[TensorSpec, Ref]], list[tuple[str, str]]]:
+        last = next(iter(reversed(self.exported.graph_module.graph.nodes)))
+        results: list[tuple[TensorSpec, Ref]] = []
+        changed: list[tuple[TensorSpec, Ref]] = []
+        updates: list[tuple[str, str]] = []
+        wanted = iter(names)
+        for spec, value in zip(self.exported.graph_signature.output_specs, last.args[0]):
+            if not isinstance(value, torch.fx.Node):
+                continue
+            ref = self.refs[value]
+            if spec.kind == OutputKind.USER_OUTPUT:
+                results.append((self._spec(next(wanted), value.meta["val"], value), ref))
+                continue
+            if spec.target is None or spec.target not in self.by_target:
+                raise TaskError(f"forward changes {spec.target}, which cannot be followed", file=self.file)
+            old = self.by_target[spec.target]
+            name = self.names.take(f"new_{old}")
+            changed.append((self._spec(name, value.meta["val"], value), ref))
+            updates.append((old, name))
+        return results + changed, updates
+
+    def _convert(self, node: torch.fx.Node) -> None:
+        op = str(node.target)
+        if op == "<built-in function getitem>":
+            source, index = node.args
+            assert isinstance(source, torch.fx.Node) and isinstance(index, int)
+            self.refs[node] = Ref(self.refs[source].name, index)
+            return
+        if not isinstance(node.target, torch._ops.OpOverload):
+            raise self._error(node, f"{op} is control flow or a higher-order operator, which no graph here can hold")
+        if op in _IDENTITY or (op == "aten._to_copy.default" and _same_dtype(node)):
+            source = node.args[0]
+            assert isinstance(source, torch.fx.Node)
+            self.refs[node] = self.refs[source]
+            return
+        if op == "aten.copy.default":
+            self._copy(node)
+            return
+        self._refuse(node, op)
+        name = self.names.take(_readable(node.target))
+        self.refs[node] = Ref(name)
+        args, kwargs = self._canonical(node)
+        self.nodes.append(Node(name, _ONE_NAME.get(op, op), args, kwargs, self._outputs(name, node)))
+
+    def _copy(self, node: torch.fx.Node) -> None:
+        """Writing a tensor over another one is a cast and a broadcast of what is written."""
+        source = node.args[1]
+        assert isinstance(source, torch.fx.Node)
+        ref, have, due = self.refs[source], source.meta["val"], node.meta["val"]
+        if have.dtype != due.dtype:
+            dtype = DTypeArg(_dtype_name(due.dtype))
+            spec = self._spec(self.names.take("cast"), due.new_empty(have.shape), node)
+            self.nodes.append(Node(spec.name, "aten._to_copy.default", (ref,), (("dtype", dtype),), (spec,)))
+            ref = Ref(spec.name)
+        if have.shape != due.shape:
+            spec = self._spec(self.names.take("expand"), due, node)
+            self.nodes.append(Node(spec.name, "aten.expand.default", (ref, spec.shape), (), (spec,)))
+            ref = Ref(spec.name)
+        self.refs[node] = ref
+
+    def _refuse(self, node: torch.fx.Node, op: str) -> None:
+        assert isinstance(node.target, torch._ops.OpOverload)
+        base = node.target._schema.name.split("::")[1]
+        if torch.Tag.nondeterministic_seeded in node.target.tags and not _is_quiet(node, base):
+            raise self._error(node, f"{op} draws random numbers; call eval() on the module or set its probability to 0")
+        if base in _UNDEFINED:
+            raise self._error(node, f"{op} gives uninitialised memory, whose contents no program can reproduce")
+
+    def _outputs(self, name: str, node: torch.fx.Node) -> tuple[TensorSpec | None, ...]:
+        value = node.meta.get("val")
+        if not isinstance(value, (tuple, list)):
+            return (self._spec(name, value, node),)
+        used = {user.args[1] for user in node.users if user in self.live}
+        return tuple(
+            self._spec(f"{name}_{i}" if i else name, item, node) if i in used and item is not None else None
+            for i, item in enumerate(value)
+        )
+
+    def _spec(self, name: str, value: object, node: torch.fx.Node) -> TensorSpec:
+        if not isinstance(value, torch.Tensor):
+            raise self._error(node, f"{node.target} reads a value out of a tensor, which cannot be part of a kernel")
+        if any(not isinstance(extent, int) for extent in value.shape):
+            raise self._error(node, f"{node.target} gives a shape that depends on the values of tensors")
+        dtype = _dtype_name(value.dtype)
+        if dtype not in DTYPE_BYTES:
+            raise self._error(node, f"{node.target} works in {dtype}, which is not supported")
+        return TensorSpec(name, tuple(value.shape), dtype)
+
+    def _canonical(self, node: torch.fx.Node) -> tuple[tuple[Arg, ...], tuple[tuple[str, Arg], ...]]:
+        """Leave out trailing defaults and what concerns memory only; state the dtype where it would be implied."""
+        assert isinstance(node.target, torch._ops.OpOverload)
+        schema = node.target._schema.arguments
+        args = list(node.args)
+        while args and _says_nothing(schema[len(args) - 1], args[-1]):
+            args.pop()
+        defaults = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
+        kwargs = {
+            name: value
+            for name, value in node.kwargs.items()
+            if name not in _MEMORY_ONLY and not (name in defaults and value == defaults[name])
+        }
+        value = node.meta.get("val")
+        makes_new = not node.all_input_nodes and isinstance(value, torch.Tensor)
+        if makes_new and "dtype" in defaults and isinstance(value, torch.Tensor):
+            kwargs["dtype"] = value.dtype
+        return (
+            tuple(self._arg(arg, node) for arg in args),
+            tuple((name, self._arg(arg, node)) for name, arg in kwargs.items()),
+        )
+
+    def _arg(self, value: object, node: torch.fx.Node) -> Arg:
+        if isinstance(value, torch.fx.Node):
+            if not isinstance(value.meta.get("val"), torch.Tensor):
+                raise self._error(
+                    value, f"{value.target} reads a value out of a tensor, which cannot be part of a kernel"
+                )
+            return self.refs[value]
+        if isinstance(value, torch.dtype):
+            return DTypeArg(_dtype_name(value))
+        if isinstance(value, (list, tuple)):
+            return tuple(self._arg(item, node) for item in value)
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        raise self._error(node, f"{node.target} has an argument of type {type(value).__name__}, which is not supported")
+
+    def _error(self, node: torch.fx.Node, message: str) -> TaskError:
+        return TaskError(message, file=self.file, line=_line_of(node, self.file))
+
+
+def _reachable(graph: torch.fx.Graph) -> set[torch.fx.Node]:
+    """Return the nodes that some output needs. A random operator whose result is unused does no harm."""
+    todo = [node for node in graph.nodes if node.op == "output"]
+    seen: set[torch.fx.Node] = set()
+    while todo:
+        node = todo.pop()
+        if node not in seen:
+            seen.add(node)
+            # What a copy overwrites is not read.
+            todo += [node.args[1]] if str(node.target) == "aten.copy.default" else node.all_input_nodes
+    return seen
+
+
+def _is_quiet(node: torch.fx.Node, base: str) -> bool:
+    assert isinstance(node.target, torch._ops.OpOverload)
+    schema = node.target._schema.arguments
+    given = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
+    given |= {argument.name: value for argument, value in zip(schema, node.args)}
+    given |= node.kwargs
+    return any(name in given and given[name] == value for name, value in _QUIET.get(base, ()))
+
+
+def _says_nothing(argument: torch._C.Argument, value: object) -> bool:
+    if argument.name.startswith("cudnn_enable"):
+        return True
+    return argument.has_default_value() and bool(value == argument.default_value)
+
+
+def _same_dtype(node: torch.fx.Node) -> bool:
+    source = node.args[0]
+    return isinstance(source, torch.fx.Node) and bool(source.meta["val"].dtype == node.meta["val"].dtype)
+
+
+def _readable(target: torch._ops.OpOverload) -> str:
+    name = target._schema.name.split("::")[1].strip("_")
+    if name.startswith("native_batch_norm"):
+        return "batch_norm"
+    return {"to_copy": "cast", "cross_entropy_loss": "loss", "native_dropout": "dropout"}.get(name, name)
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _line_of(node: torch.fx.Node, file: str | None) -> int | None:
+    if file is None:
+        return None
+    trace = node.meta.get("stack_trace") or ""
+    lines = [int(line) for place, line in re.findall(r'File "([^"]+)", line (\d+)', trace) if place == file]
+    return lines[-1] if lines else None

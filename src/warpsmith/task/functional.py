@@ -1,0 +1,150 @@
+"""The readable form: a graph written as a pure Python function with explicit parameters, and checked against it."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from warpsmith.errors import TaskError
+from warpsmith.records import Arg, DTypeArg, Graph, Node, Ref, Task, TensorSpec
+from warpsmith.task.phrases import phrase
+
+
+def emit(graph: Graph, name: str) -> str:
+    """Write `graph` as a Python module whose function `model` takes every argument by name, in order.
+
+    `model` returns the only output, or a dict of outputs by name.
+    """
+    lines = [_line(graph, node) for node in graph.nodes]
+    parameters = ", ".join(spec.name for spec in graph.arguments)
+    text = [
+        f'"""{name}, as a pure function of its inputs, parameters and buffers."""',
+        "",
+        "import torch",
+        "import torch.nn.functional as F",
+        "",
+        "",
+        *_wrapped(f"def model({parameters}):"),
+        '    """',
+        *_described("Inputs", graph.inputs),
+        *_described("Parameters", graph.parameters),
+        *_described("Buffers", graph.buffers),
+        *_described("Constants", graph.constants),
+        *_described("Returns", graph.results),
+        '    """',
+        *(f"    {line}" for line in lines),
+        *_returned(graph),
+        "",
+    ]
+    return "\n".join(text)
+
+
+def run(source: str, graph: Graph, arguments: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Execute a functional source on `arguments` and return every output by name."""
+    namespace: dict[str, Any] = {}
+    exec(compile(source, "<functional source>", "exec", dont_inherit=True), namespace)
+    with torch.no_grad():
+        result = namespace["model"](**{spec.name: arguments[spec.name].clone() for spec in graph.arguments})
+    if isinstance(result, dict):
+        return {str(name): value for name, value in result.items()}
+    return {graph.results[0].name: result}
+
+
+def check(task: Task, results: Sequence[torch.Tensor], changed: Mapping[str, torch.Tensor]) -> None:
+    """Execute the functional source of `task` and compare it with what the module itself computed.
+
+    `results` are the module's own outputs in order; `changed` its parameters and buffers after the call, by name.
+    Raises TaskError where they differ by more than the reassociation of a sum can explain: the module then does
+    something that its export does not show.
+    """
+    graph = task.graph
+    got = run(task.functional_source, graph, {**task.state, **task.examples})
+    new = dict(graph.updates)
+    expected = dict(zip((spec.name for spec in graph.results), results))
+    for old, name in new.items():
+        if old in changed:
+            expected[name] = changed[old]
+    for old, value in changed.items():
+        if old not in new and old in task.state and not _same(task.state[old], value):
+            raise TaskError(f"the module changes {old}, but its export does not", file=task.origin)
+    for name, value in expected.items():
+        problem = _difference(got[name], value)
+        if problem:
+            raise TaskError(f"the functional form of {task.name} computes another {name}: {problem}", file=task.origin)
+
+
+def _difference(got: torch.Tensor, due: torch.Tensor) -> str | None:
+    if got.shape != due.shape:
+        return f"shape {tuple(got.shape)} instead of {tuple(due.shape)}"
+    if got.dtype != due.dtype:
+        return f"dtype {got.dtype} instead of {due.dtype}"
+    if _same(got, due):
+        return None
+    if not due.is_floating_point():
+        return "its integers differ"
+    a, b = got.double(), due.double()
+    finite = torch.isfinite(b)
+    if not torch.equal(torch.isfinite(a), finite) or not _same(a[~finite], b[~finite]):
+        return "NaN or infinity stand elsewhere"
+    # Both sides call the same operators: only their internal order of summation may differ.
+    limit = 64 * torch.finfo(due.dtype).eps * max(1.0, float(b[finite].abs().max()))
+    worst = float((a - b)[finite].abs().max())
+    return None if worst <= limit else f"it differs by {worst:.3g}"
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def _line(graph: Graph, node: Node) -> str:
+    single = len(node.outputs) == 1
+    target = node.name
+    if not single and _takes_first_only(graph, node):
+        target, single = f"{node.name}, *_", True
+    return f"{target} = {phrase(node, lambda arg: _show(graph, arg))}"
+
+
+def _takes_first_only(graph: Graph, node: Node) -> bool:
+    return [spec is not None for spec in node.outputs].index(True) == 0 and sum(
+        spec is not None for spec in node.outputs
+    ) == 1
+
+
+def _show(graph: Graph, arg: Arg) -> str:
+    if isinstance(arg, Ref):
+        return _show_ref(graph, arg)
+    if isinstance(arg, DTypeArg):
+        return f"torch.{arg.name}"
+    if isinstance(arg, tuple):
+        return "[" + ", ".join(_show(graph, item) for item in arg) + "]"
+    if isinstance(arg, float) and not math.isfinite(arg):
+        return f'float("{arg}")'
+    return repr(arg)
+
+
+def _show_ref(graph: Graph, ref: Ref) -> str:
+    for node in graph.nodes:
+        if node.name == ref.name and len(node.outputs) > 1 and not _takes_first_only(graph, node):
+            return f"{ref.name}[{ref.index}]"
+    return ref.name
+
+
+def _returned(graph: Graph) -> list[str]:
+    shown = [(spec.name, _show_ref(graph, ref)) for spec, ref in graph.outputs]
+    if len(shown) == 1:
+        return [f"    return {shown[0][1]}"]
+    return ["    return {", *(f'        "{name}": {value},' for name, value in shown), "    }"]
+
+
+def _described(title: str, specs: Sequence[TensorSpec]) -> list[str]:
+    if not specs:
+        return []
+    return [f"    {title}:", *(f"        {spec.name}: {spec.dtype}{list(spec.shape)}" for spec in specs)]
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, width=110, subsequent_indent="          ", break_long_words=False)
