@@ -63,7 +63,9 @@ def program(variant: int = 0) -> Program:
     return Program(SOURCE + (f"// variant {variant}\n" if variant else ""), plan)
 
 
-def candidate(variant: int = 0, *, parents: tuple[str, ...] = (), operator: str = "create", generation: int = 0) -> Candidate:
+def candidate(
+    variant: int = 0, *, parents: tuple[str, ...] = (), operator: str = "create", generation: int = 0
+) -> Candidate:
     """A candidate for TASK."""
     lineage = Lineage("builtin", operator, parents, generation, note=f"variant {variant}")
     return Candidate(TASK.key, program(variant), (("BLOCK", 256),), lineage)

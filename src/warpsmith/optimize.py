@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from warpsmith.author.protocol import Author
     from warpsmith.evolve import Observer
+    from warpsmith.explore import Outcome
     from warpsmith.settings import Settings
 
 
@@ -43,11 +44,21 @@ class Result:
     interrupted: bool
     seconds: float
 
-    def write(self, folder: str | Path) -> Path:
-        """Write kernel, plan, functional form, verdict and report to `folder`, all or nothing; return the folder."""
-        from warpsmith.explore import write_output
+    @property
+    def outcome(self) -> Outcome:
+        """The same as reports and output folders take it."""
+        from warpsmith.explore import Outcome
 
-        return write_output(self, Path(folder))
+        return Outcome(self.task, self.bound, self.best, self.history, self.lineage, self.device, self.stop_reason)
+
+    def write(self, folder: str | Path) -> Path:
+        """Write kernel, plan, functional form, verdict and report to `folder`, and return it.
+
+        Raises SettingsError where the folder cannot be written.
+        """
+        from warpsmith.explore import write_results
+
+        return write_results(self.outcome, Path(folder))
 
 
 def optimize(
@@ -74,6 +85,7 @@ def optimize(
     from warpsmith.pipeline import Pursuit, blocking
     from warpsmith.settings import load_settings
 
-    given = settings.model_dump() if settings is not None else {}
-    chosen = load_settings(**given, **({} if budget is None else {"budget": budget})) if budget or not given else settings
-    return blocking(Pursuit(target, example_inputs, chosen, authors, observer))
+    given = {} if settings is None else {name: getattr(settings, name) for name in type(settings).model_fields}
+    if budget is not None:
+        given["budget"] = budget
+    return blocking(Pursuit(target, example_inputs, load_settings(**given), authors, observer))

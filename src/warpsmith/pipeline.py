@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,11 +13,10 @@ import anyio.from_thread
 import torch
 
 from warpsmith.archive import Archive
-from warpsmith.author.builtin import BuiltinAuthor
 from warpsmith.author.protocol import Author
 from warpsmith.cluster import LocalExecutor
 from warpsmith.device.catalog import gpu
-from warpsmith.errors import TaskError
+from warpsmith.errors import NothingPassed, TaskError
 from warpsmith.evolve import (
     Evolution,
     Executor,
@@ -31,6 +30,7 @@ from warpsmith.evolve import (
     near_bound,
     turn,
 )
+from warpsmith.explore.words import duration
 from warpsmith.judge import JUDGE_VERSION
 from warpsmith.optimize import Result
 from warpsmith.records import GpuSpec, Judged, Task
@@ -54,6 +54,12 @@ def local_executor(task: Task, spec: GpuSpec, settings: Settings) -> Executor:
     )
 
 
+def _default_authors() -> list[Author]:
+    from warpsmith.author.builtin import BuiltinAuthor
+
+    return [BuiltinAuthor()]
+
+
 class Pursuit:
     """One call of `optimize`. What it found so far can be asked for at any time, also after it was cancelled."""
 
@@ -69,7 +75,7 @@ class Pursuit:
         self._target = target
         self._inputs = example_inputs
         self._settings = settings
-        self._authors = [BuiltinAuthor()] if authors is None else list(authors)
+        self._authors = _default_authors() if authors is None else list(authors)
         self._tell = observer or ignore
         self._make_executor = make_executor
         self._started = time.monotonic()
@@ -77,8 +83,8 @@ class Pursuit:
         self._problem: Problem | None = None
         self._run = 0
 
-    async def pursue(self) -> Result:
-        """Go through all four stages. Cancelled, it leaves everything judged so far in the archive."""
+    async def pursue(self) -> str:
+        """Go through all four stages; return why the search ended. Cancelled, it leaves all verdicts in the archive."""
         settings = self._settings
         problem = self._problem = self._functionalize(gpu(settings.device))
         with Archive.open(settings.archive) as archive:
@@ -91,7 +97,7 @@ class Pursuit:
             with self._stage("archive", settings.archive) as done:
                 self._close_run(archive, reason)
                 done(f"{len(archive.judged(problem.task.key))} verdicts on this task")
-        return self.result(reason)
+        return reason
 
     def _functionalize(self, spec: GpuSpec) -> Problem:
         """Make the module a pure function, and work out its speed of light."""
@@ -133,7 +139,7 @@ class Pursuit:
                 known = evolution.resume()
                 first = await evolution.translate()
                 where = f"; {known} candidates known from the archive" if known else ""
-                done(f"{_microseconds(first)} by {first.candidate.lineage.author}{where}")
+                done(f"{duration(first.seconds)} by {first.candidate.lineage.author}{where}")
             with self._stage("evolve", f"for {settings.budget:g} s") as done:
                 reason = await evolution.run()
                 done(f"{evolution.ledger.judged} candidates in {evolution.generation} generations")
@@ -177,3 +183,49 @@ class Pursuit:
         self._tell(StageStarted(name, detail))
         yield lambda line: outcome.__setitem__(0, line)
         self._tell(StageFinished(name, time.monotonic() - began, outcome[0]))
+
+
+def blocking(pursuit: Pursuit) -> Result:
+    """Run a pursuit to its end; also from a notebook, where an event loop is running already.
+
+    KeyboardInterrupt ends the search; it goes on to the caller only where there is nothing to return.
+    """
+    try:
+        reason = _run(pursuit)
+    except KeyboardInterrupt:
+        reason = INTERRUPTED
+        if pursuit.result(reason) is None:
+            raise
+    result = pursuit.result(reason)
+    if result is None:
+        raise NothingPassed("the search ended before a program passed")
+    return result
+
+
+def _run(pursuit: Pursuit) -> str:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return anyio.run(pursuit.pursue)
+    with anyio.from_thread.start_blocking_portal() as portal:
+        return portal.call(pursuit.pursue)
+
+
+def ancestry(best: Judged, history: Sequence[Judged]) -> tuple[Judged, ...]:
+    """Return `best` after all its ancestors in `history`, in the order of `history`."""
+    known: Mapping[str, Judged] = {judged.candidate.key: judged for judged in history}
+    family: set[str] = set()
+    frontier = [best.candidate.key]
+    while frontier:
+        key = frontier.pop()
+        if key in known and key not in family:
+            family.add(key)
+            frontier.extend(known[key].candidate.lineage.parents)
+    return tuple(judged for judged in history if judged.candidate.key in family)
+
+
+def _shown(target: object) -> str:
+    """What to call the target in a line."""
+    if isinstance(target, torch.nn.Module):
+        return type(target).__name__
+    return target.name if isinstance(target, Task) else str(target)

@@ -139,5 +139,3 @@ def verdicts(draw: st.DrawFn, candidate_key: str | None = None, task_key: str | 
         draw(st.none() | st.builds(Profile, some(st.tuples(names, floats)), names, texts)),
         draw(some(st.tuples(names, floats))),
     )
-
-

@@ -167,7 +167,7 @@ def test_time_runs_out_in_the_middle_of_a_generation() -> None:
 
     bench = Slow()
     dial = dataclasses.replace(DIAL, seconds=20.5)
-    evolution, reason = search(bench, dial=dial, clock=lambda: now[0])
+    _, reason = search(bench, dial=dial, clock=lambda: now[0])
     assert reason == "time is up (20.5 s)"
     assert len(bench.keys) == 21
 
@@ -258,7 +258,7 @@ def test_where_nothing_passes_the_reasons_are_named() -> None:
 def test_a_candidate_that_kills_its_worker_does_not_end_the_search() -> None:
     book, seen = Notebook(), []
     bench = Bench(broken=lambda index: index in (3, 12, 30))
-    evolution, reason = search(bench, book, observer=seen.append)
+    _, reason = search(bench, book, observer=seen.append)
     lost = [event for event in seen if isinstance(event, events.CandidateLost)]
     assert len(lost) == 3
     assert [kind for kind, _ in book.events].count("lost") == 3
@@ -278,7 +278,7 @@ def test_a_broken_author_is_reported_as_itself() -> None:
         async def propose(self, context: Any) -> Any:
             raise MachineError("no answer")
 
-    with pytest.raises(MachineError, match="^no answer$"):
+    with pytest.raises(MachineError, match=r"^no answer$"):
         search(authors=[Broken()])
 
 

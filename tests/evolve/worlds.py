@@ -126,9 +126,9 @@ def verdict_of(candidate: Candidate, landscape: Landscape) -> Verdict:
     seconds = landscape(json.loads(candidate.program.source), dict(candidate.tunables))
     if math.isinf(seconds):
         failure = Failure(Stage.NUMERICS, "wrong_value", "made up to be wrong")
-        return Verdict(candidate.key, TASK.key, Stage.NUMERICS, failure, None)
+        return Verdict(candidate.key, candidate.task_key, Stage.NUMERICS, failure, None)
     timing = Timing((seconds,), seconds, (seconds, seconds), "estimated", GPU.name)
-    return Verdict(candidate.key, TASK.key, Stage.PROFILE, None, timing)
+    return Verdict(candidate.key, candidate.task_key, Stage.PROFILE, None, timing)
 
 
 class Bench:

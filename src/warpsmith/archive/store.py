@@ -261,6 +261,22 @@ class Archive:
             found += [row.key for row in self._rows(query)]
         return found
 
+    def task_key(self, prefix: str | None, device: str) -> str:
+        """Return the key of the task whose key begins with `prefix`; without one, of the task last judged on `device`.
+
+        Raises ArchiveError where that is no task, or not one alone.
+        """
+        if prefix is None:
+            latest = [standing.task_key for standing in self.standings() if standing.device == device]
+            if not latest:
+                raise ArchiveError(f"no task in the archive was judged on {device}")
+            return latest[-1]
+        query = select(schema.tasks.c.key).where(schema.tasks.c.key.startswith(prefix, autoescape=True))
+        found = [row.key for row in self._rows(query)]
+        if len(found) != 1:
+            raise ArchiveError(f"{len(found) or 'no'} keys of tasks in the archive begin with {prefix!r}")
+        return str(found[0])
+
     # ------------------------------------------------------------------------------------------------------- inside
 
     def _candidates(self, keys: set[str]) -> dict[str, Candidate]:

@@ -1,1 +1,5 @@
-""""""
+"""Authors: whoever proposes programs."""
+
+from warpsmith.author.protocol import Author, Context, Proposal
+
+__all__ = ["Author", "Context", "Proposal"]

@@ -21,14 +21,20 @@ def niche(candidate: Candidate) -> str:
 
 
 def _without_sizes(value: Any) -> Any:
-    """Blank every number of a JSON value; names, choices and switches stay."""
+    """Leave out every number of a JSON value, and what is empty then; names, choices and switches stay.
+
+    A recipe may leave a size to its default, so a size that is not there must not make a difference either.
+    """
     if isinstance(value, dict):
-        return {key: _without_sizes(item) for key, item in value.items()}
+        kept = {key: _without_sizes(item) for key, item in value.items() if not _is_size(item)}
+        return {key: item for key, item in kept.items() if item not in ({}, [])}
     if isinstance(value, list):
-        return [_without_sizes(item) for item in value]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return value
-    return 0
+        return [_without_sizes(item) for item in value if not _is_size(item)]
+    return value
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _structure(plan: Plan) -> str:

@@ -125,7 +125,7 @@ class Population:
                 member.best = judged
             self._dropped.pop(program.key, None)
             self._members[program.key] = member
-            self._drop(keep=program.key)
+            self._drop()
         return judged.seconds < before
 
     def lose(self, candidate: Candidate) -> None:
@@ -153,16 +153,12 @@ class Population:
             member.failures = 0 if judged.verdict.passed else member.failures + 1
             member.rests_until = generation + 1 + min(member.failures, LONGEST_REST) if member.failures else 0
 
-    def _drop(self, keep: str) -> None:
-        """Drop the slowest programs over capacity, from crowded niches first; never the best, nor the newcomer."""
+    def _drop(self) -> None:
+        """Drop the slowest programs over capacity, from crowded niches first; never the best."""
         while len(self._members) > self.capacity:
             ranked = self.ranked
             crowded = self._crowded(ranked)
-            droppable = [
-                member
-                for member in ranked[1:]
-                if member.key != keep and not member.pending and self.due(member) is None
-            ]
+            droppable = [member for member in ranked[1:] if not member.pending and self.due(member) is None]
             if not droppable:
                 return
             victim = max(droppable, key=lambda member: (member in crowded, member.seconds))

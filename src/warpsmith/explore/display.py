@@ -118,7 +118,7 @@ class LiveDisplay(Display):
             rows.add_row("failed for", _failures(tally))
         rows.add_row("best", _best(tally))
         rows.add_row("time", _time(self.elapsed, tally.limit))
-        return Group(Text(tally.task or "warpsmith", style="bold"), rows)
+        return Group(Text(tally.task.name if tally.task else "warpsmith", style="bold"), rows)
 
 
 def display_for(console: Console) -> Display:

@@ -7,15 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from pygments import highlight
-from pygments.formatters.html import HtmlFormatter
-from pygments.lexer import Lexer
-from pygments.lexers.c_like import CudaLexer
-from pygments.lexers.configs import TOMLLexer
-from pygments.lexers.python import PythonLexer
 
 from warpsmith.explore import chart, tree, words
+from warpsmith.explore.highlight import highlight, style_sheet
 from warpsmith.explore.outcome import Outcome
 from warpsmith.program import format_plan
 
@@ -34,11 +28,11 @@ def render_report(outcome: Outcome) -> str:
             timing=best.verdict.timing if best else None,
             chart=chart.draw_chart(outcome.comparable, outcome.bound),
             tree=tree.draw_tree(outcome.lineage),
-            kernel=_code(best.candidate.program.source, CudaLexer()) if best else "",
-            plan=_code(format_plan(best.candidate.program.plan), TOMLLexer()) if best else "",
-            functional=_code(outcome.task.functional_source, PythonLexer()),
-            light=_style(LIGHT),
-            dark=_style(DARK),
+            kernel=highlight(best.candidate.program.source, "cuda") if best else "",
+            plan=highlight(format_plan(best.candidate.program.plan), "toml") if best else "",
+            functional=highlight(outcome.task.functional_source, "python"),
+            light=style_sheet(LIGHT),
+            dark=style_sheet(DARK),
             version=version("warpsmith"),
         )
     )
@@ -61,12 +55,3 @@ def _environment() -> Environment:
     }
     environment.globals |= {"share": words.share, "chart_shape": chart, "tree_shape": tree}
     return environment
-
-
-def _code(text: str, lexer: Lexer) -> Markup:
-    """Return highlighted source. Pygments escapes the text, so the result may stand in a page as it is."""
-    return Markup(highlight(text, lexer, HtmlFormatter(cssclass="code", linenos="inline")))
-
-
-def _style(name: str) -> Markup:
-    return Markup(HtmlFormatter(style=name, cssclass="code").get_style_defs(".code"))

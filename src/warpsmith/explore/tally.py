@@ -16,7 +16,7 @@ from warpsmith.evolve.events import (
     Stopped,
     TaskLoaded,
 )
-from warpsmith.records import Bound, Judged, Stage
+from warpsmith.records import Bound, Judged, Stage, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Tally:
     pairs each short reason with how often it came up. `elapsed` and `limit` are in seconds.
     """
 
-    task: str = ""
+    task: Task | None = None
     bound: Bound | None = None
     stage: str = ""
     detail: str = ""
@@ -62,7 +62,7 @@ class Tally:
         """Return what is known after one more event."""
         match event:
             case TaskLoaded(task=task, bound=bound):
-                return replace(self, task=task.name, bound=bound)
+                return replace(self, task=task, bound=bound)
             case StageStarted(stage=stage, detail=detail):
                 return replace(self, stage=stage, detail=detail)
             case StageFinished(stage=stage, seconds=seconds, detail=detail):

@@ -15,20 +15,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from warpsmith.device.protocol import Device
+from warpsmith.errors import ProgramError
 from warpsmith.judge import probes
 from warpsmith.judge.profile import profile
 from warpsmith.judge.references import CACHE_BYTES, Reference, References
-from warpsmith.judge.screen import refused, screen
+from warpsmith.judge.screen import mismatched, refused, screen
 from warpsmith.judge.trial import Trial, conduct
 from warpsmith.program import Builder
 from warpsmith.records import Bound, BoundPlan, Candidate, Failure, Stage, Task, Verdict, digest
-from warpsmith.task import families_for
-
-if TYPE_CHECKING:
-    from warpsmith.task import Admission
+from warpsmith.task import Admission, admit, bound, families_for
 
 JUDGE_VERSION = "1"
 NOMINAL = "nominal"
@@ -59,8 +56,6 @@ class Judge:
         self.families = families_for(task)
         self._builder = builder
         self._seed = seed
-        from warpsmith.task import bound
-
         self._bound: Bound = bound(task, device.spec)
         self._budget = budget if budget is not None else _budget(self._bound)
         self._references = References(task, seed, limit=cache_bytes)
@@ -82,8 +77,6 @@ class Judge:
     def admission(self) -> Admission:
         """On which families the outputs depend on which arguments. Computed when first asked for."""
         if self._admission is None:
-            from warpsmith.task import admit
-
             self._admission = admit(self.task)
         return self._admission
 
@@ -121,8 +114,11 @@ class Judge:
 
     def _build(self, trial: Trial) -> Failure | None:
         candidate = trial.candidate
-        trial.build = self._builder.build(candidate.program, dict(candidate.tunables), self._architecture)
-        return None if trial.build.ok else refused(trial.build)
+        try:
+            trial.build = self._builder.build(candidate.program, dict(candidate.tunables), self._architecture)
+        except ProgramError as error:
+            return Failure(Stage.BUILD, "bad_plan", str(error))
+        return mismatched(trial.build, trial.plan) if trial.build.ok else refused(trial.build)
 
     def _run(self, trial: Trial) -> Failure | None:
         """Call once on the task's own inputs and parameters, and count what the call does."""

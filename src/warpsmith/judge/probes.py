@@ -27,7 +27,7 @@ from warpsmith.program import Builder
 from warpsmith.records import BoundLaunch, BoundPlan, Build, Failure, Program, Stage, TensorSpec
 
 EXACT = "exact"
-MIXTURES = ("equal+normal", "normal+equal")
+MIXTURES = ("equal+normal", "normal+equal", "nominal+normal")
 REPLAYED = ("nominal", f"nominal+{EDITED}", "normal")
 _COPY_THREADS = 256
 _GLOBAL_VARIABLE = re.compile(r"^\s*(?:\.(?:visible|weak|extern|common)\s+)*\.global\s", re.MULTILINE)

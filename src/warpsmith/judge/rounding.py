@@ -47,6 +47,7 @@ _COMPOSITES: dict[Any, Callable[..., Any]] = get_decompositions(
         _aten.native_group_norm,
         _aten.native_batch_norm,
         _aten._native_batch_norm_legit,
+        _aten._native_batch_norm_legit_functional,
         _aten._native_batch_norm_legit_no_training,
         _aten._fused_rms_norm,
         _aten._softmax,

@@ -7,9 +7,15 @@ program does is found out by running it.
 
 from __future__ import annotations
 
+import re
+
 from warpsmith.errors import ProgramError
 from warpsmith.program import bind
 from warpsmith.records import BoundPlan, Build, Candidate, Diagnostic, Failure, GpuSpec, Stage, Task
+
+_ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*(?:\((.*?)\))?", re.DOTALL)
+_PARAMETER = re.compile(r"\.param\s+(?:\.align\s+\d+\s+)?\.([a-z]+\d+)")
+_POINTERS = frozenset({"u64", "b64", "s64"})
 
 
 def screen(task: Task, candidate: Candidate, gpu: GpuSpec) -> BoundPlan | Failure:
@@ -34,6 +40,25 @@ def refused(build: Build) -> Failure:
     first = errors[0] if errors else Diagnostic("error", 0, 0, "the compiler gave no message")
     where = f"line {first.line}: " if first.line else ""
     return Failure(Stage.BUILD, "compile_error", f"{where}{first.message}", diagnostics=build.diagnostics)
+
+
+def mismatched(build: Build, plan: BoundPlan) -> Failure | None:
+    """Check every launch against the kernels that were built: name, number of arguments, pointers where tensors go."""
+    kernels = {match[1]: _PARAMETER.findall(match[2] or "") for match in _ENTRY.finditer(build.ptx)}
+    for launch in plan.launches:
+        if launch.kernel not in kernels:
+            defined = ", ".join(kernels) or "none"
+            message = f'There is no extern "C" __global__ function {launch.kernel}; defined: {defined}.'
+            return Failure(Stage.BUILD, "no_such_kernel", message)
+        parameters = kernels[launch.kernel]
+        if len(parameters) != len(launch.args):
+            message = f"Kernel {launch.kernel} takes {len(parameters)} arguments; the plan gives {len(launch.args)}."
+            return Failure(Stage.BUILD, "wrong_arguments", message)
+        for position, (argument, kind) in enumerate(zip(launch.args, parameters, strict=True), 1):
+            if isinstance(argument, str) and kind not in _POINTERS:
+                message = f"Argument {position} of {launch.kernel} is no pointer, but the plan gives {argument}."
+                return Failure(Stage.BUILD, "wrong_arguments", message)
+    return None
 
 
 def _fail(reason: str, message: str) -> Failure:

@@ -38,7 +38,7 @@ def bind(plan: Plan, tensors: Mapping[str, TensorSpec], tunables: Mapping[str, i
         )
     everything = {**tensors, **{spec.name: spec for spec in buffers}}
     launches = tuple(
-        _launch(place_of(number, launch), launch, names, everything, gpu)
+        _launch(place_of(number, launch.kernel), launch, names, everything, gpu)
         for number, launch in enumerate(plan.launches, 1)
     )
     return BoundPlan(buffers, launches)

@@ -185,8 +185,8 @@ class _Parser:
         self._expect(")")
         fewest, most, _ = FUNCTIONS[function.text]
         if not fewest <= len(arguments) <= most:
-            due = str(fewest) if fewest == most else f"{fewest} to {most}"
-            raise self._error(function, f"{function.text} takes {due} arguments, not {len(arguments)}")
+            due = "1 argument" if most == 1 else f"{fewest if fewest == most else f'{fewest} to {most}'} arguments"
+            raise self._error(function, f"{function.text} takes {due}, not {len(arguments)}")
         return Call(function.text, tuple(arguments), function.column), self._limit(max(depths) + 1, function)
 
 

@@ -67,13 +67,13 @@ def validate_plan(plan: Plan) -> None:
             raise ProgramError(f"{place}: unknown dtype {buffer.dtype!r}{suggest(buffer.dtype, DTYPE_BYTES)}")
         _check_expressions(f"{place}: shape", buffer.shape, MAX_DIMENSIONS)
     for number, launch in enumerate(plan.launches, 1):
-        _check_launch(place_of(number, launch), launch)
+        _check_launch(place_of(number, launch.kernel), launch)
     canonical_flags(plan.flags)
 
 
-def place_of(number: int, launch: Launch) -> str:
+def place_of(number: int, kernel: str) -> str:
     """Name the `number`-th launch (from 1) in messages."""
-    return f"launch {number} ({launch.kernel})"
+    return f"launch {number} ({kernel})"
 
 
 def _check_names(plan: Plan) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from warpsmith.author.builtin.kernels import FAMILIES, Gene, Kernels, Scope
-from warpsmith.author.builtin.kernels.snippets import SNIPPETS
+from warpsmith.author.builtin.kernels.snippets import pasted
 from warpsmith.author.builtin.lowering import lower
 from warpsmith.author.builtin.printer import FAST_FUNCTIONS, HELPERS
 from warpsmith.author.builtin.recipe import Recipe
@@ -97,7 +97,8 @@ def _math_genes(region: Region) -> tuple[Gene, ...]:
 
 def _labels(regions: Sequence[Region]) -> dict[str, str]:
     """Short names for kernels: that of the node, or with what is computed for it where two would clash."""
-    nodes = [re.sub(r"\W", "_", region.name.split(".")[0]) for region in regions]
+    anchors = [r.name if r.producers else r.outputs[0].value.name for r in regions]
+    nodes = [re.sub(r"\W", "_", anchor.split(".")[0]) for anchor in anchors]
     return {
         region.name: node if nodes.count(node) == 1 else re.sub(r"\W", "_", region.name)
         for region, node in zip(regions, nodes, strict=True)
@@ -112,8 +113,9 @@ def _assemble(graph: Graph, parts: Cut, kernels: Sequence[Kernels]) -> Program:
         for dtype, header in (("float16", "cuda_fp16.h"), ("bfloat16", "cuda_bf16.h"))
         if dtype in types
     ]
-    pasted = [text for name, text in {**SNIPPETS, **HELPERS}.items() if name in helpers]
-    source = "\n\n".join([*(["\n".join(includes)] if includes else []), *pasted, *(k.source for k in kernels)]) + "\n"
+    functions = [text for name, text in HELPERS.items() if name in helpers]
+    head = ["\n".join(includes)] if includes else []
+    source = "\n\n".join([*head, *pasted(helpers), *functions, *(k.source for k in kernels)]) + "\n"
     stored = tuple(Buffer(s.name, tuple(map(str, s.shape)) or ("1",), s.dtype) for s in parts.intermediates)
     plan = Plan(
         symbols=(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from warpsmith.author.builtin.index import Atom, Axis, Div, Index, Indirect, Mod
@@ -118,31 +118,35 @@ class Printer:
         """Let a variable stand for an expression from here on."""
         self._named[node] = variable
 
-    def lines(self, roots: Mapping[str, Scalar]) -> list[str]:
-        """Return statements that define one variable for each root, values used more than once before them."""
-        uses: dict[Scalar, int] = {}
-        order: list[Scalar] = []
-        for root in roots.values():
-            for node in walk(root, self._named):
-                if node not in uses:
-                    uses[node] = 0
-                    order.append(node)
-        for node in order:
-            for child in {*node.children, *(p for index in node.indices for p in positions(index))}:
-                if child in uses:
-                    uses[child] += node.children.count(child) or 1
-        text: list[str] = []
-        targets = {root: name for name, root in reversed(roots.items())}
-        for node in order:
-            shared = uses[node] > 1 and isinstance(node, (Apply, Load))
-            if node in targets or shared:
-                variable = targets.get(node) or f"t{self.fresh()}"
-                ctype = CTYPES[node.dtype]
-                text.append(f"const {ctype} {variable} = {self._text(node)[0]};")
-                self._named[node] = variable
+    def define(self, roots: Mapping[str, Scalar]) -> list[str]:
+        """Return statements that define one variable for each root."""
+        text = self.share(roots.values())
         for name, root in roots.items():
-            if self._named.get(root) != name:
-                text.append(f"const {CTYPES[root.dtype]} {name} = {self.value(root)};")
+            text.append(f"const {CTYPES[root.dtype]} {name} = {self.value(root)};")
+            self._named[root] = name
+        return text
+
+    def share(self, roots: Iterable[Scalar]) -> list[str]:
+        """Return statements that define a variable for every value that the roots use more than once."""
+        uses: dict[Scalar, int] = {}
+        roots = list(roots)
+        for root in roots:
+            for node in walk(root, self._named):
+                uses.setdefault(node, 0)
+        for node in [*uses]:
+            below = [*node.children, *(p for index in node.indices for p in positions(index))]
+            for child in below:
+                if child in uses:
+                    uses[child] += 1
+        for root in roots:
+            if root in uses:
+                uses[root] += 1
+        text: list[str] = []
+        for node, count in uses.items():
+            if count > 1 and isinstance(node, (Apply, Load)):
+                variable = f"t{self.fresh()}"
+                text.append(f"const {CTYPES[node.dtype]} {variable} = {self.value(node)};")
+                self._named[node] = variable
         return text
 
     def value(self, node: Scalar) -> str:

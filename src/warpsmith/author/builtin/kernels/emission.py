@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 from warpsmith.author.builtin.index import Axis, Index, lift
 from warpsmith.author.builtin.printer import CTYPES, Printer
@@ -128,7 +128,7 @@ def hoist(printer: Printer, expressions: Iterable[Scalar], inner: Iterable[Axis]
         for part in _fixed_parts(printer, expression, moving):
             if part not in found.values():
                 found[f"{prefix}{printer.fresh()}"] = part
-    return printer.lines(found)
+    return printer.define(found)
 
 
 def _fixed_parts(printer: Printer, root: Scalar, moving: frozenset[Axis]) -> list[Scalar]:
@@ -146,6 +146,42 @@ def _fixed_parts(printer: Printer, root: Scalar, moving: frozenset[Axis]) -> lis
             continue
         stack.extend(node.children)
     return parts
+
+
+@dataclass(frozen=True)
+class Store:
+    """Write a value to an element of a tensor."""
+
+    tensor: str
+    dtype: str
+    index: Index
+    value: Scalar
+
+    @property
+    def place(self) -> Load:
+        """The element, as if it were read."""
+        return cast("Load", Load(self.tensor, self.index, self.dtype))
+
+    def hand_over(self, printer: Printer) -> str:
+        """Return the statement."""
+        return f"{pointer(self.tensor)}[{printer.index(self.index)}] = {narrowed(self.dtype, printer.value(self.value))};"
+
+
+@dataclass(frozen=True)
+class Add:
+    """Add a value to an accumulator, with its position where the accumulator wants one."""
+
+    accumulator: str
+    value: Scalar
+    position: Index | None = None
+
+    def hand_over(self, printer: Printer) -> str:
+        """Return the statement."""
+        place = f", {printer.index(self.position)}" if self.position is not None else ""
+        return f"{self.accumulator}.add({printer.value(self.value)}{place});"
+
+
+Sink = Store | Add
 
 
 @dataclass(frozen=True)
@@ -175,30 +211,28 @@ class Lanes:
         rest = load.index - lift(self.k)
         return self.k not in rest.axes and aligned(rest, self.vec)
 
-    def body(self, printer: Printer, stores: Sequence[tuple[str, str, Index, Scalar]]) -> list[str]:
-        """Return statements that compute and store elements; `stores` has (tensor, dtype, index, value) each."""
-        values = [value for *_, value in stores]
+    def body(self, printer: Printer, sinks: Sequence[Sink]) -> list[str]:
+        """Return statements that compute the values of all sinks for one group of lanes, and hand them over."""
+        values = [sink.value for sink in sinks]
         if self.vec == 1:
-            text = printer.lines({f"v{n}": value for n, value in enumerate(values)})
-            for n, (tensor, dtype, index, _) in enumerate(stores):
-                text.append(f"{pointer(tensor)}[{printer.index(index)}] = {narrowed(dtype, f'v{n}')};")
-            return text
-        text, inner = self.vectors(printer, loads(values))
+            text = printer.share(values)
+            return text + [sink.hand_over(printer) for sink in sinks]
+        text, inner = self.vectors(printer, [load for load in loads(values) if not printer.knows(load)])
         text += hoist(printer, values, [self.k])
         inner = inner.adopt(printer)
-        wide = [self.is_vector(Load(t, index, dtype)) for t, dtype, index, _ in stores]
-        for (tensor, dtype, _, _), whole in zip(stores, wide, strict=True):
-            if whole:
-                text.append(f"Vec<{CTYPES[dtype]}, {self.vec}> {tensor}_v;")
-        lines = inner.lines({f"v{n}": value for n, value in enumerate(values)})
-        for n, ((tensor, dtype, index, _), whole) in enumerate(zip(stores, wide, strict=True)):
-            target = f"{tensor}_v.at[k]" if whole else f"{pointer(tensor)}[{inner.index(index)}]"
-            lines.append(f"{target} = {narrowed(dtype, f'v{n}')};")
+        wide = [sink for sink in sinks if isinstance(sink, Store) and self.is_vector(sink.place)]
+        text += [f"Vec<{CTYPES[store.dtype]}, {self.vec}> {store.tensor}_v;" for store in wide]
+        lines = inner.share(values)
+        for sink in sinks:
+            if isinstance(sink, Store) and sink in wide:
+                lines.append(f"{sink.tensor}_v.at[k] = {narrowed(sink.dtype, inner.value(sink.value))};")
+            else:
+                lines.append(sink.hand_over(inner))
         text += ["#pragma unroll", f"for (int k = 0; k < {self.vec}; ++k) {{", *indented(lines), "}"]
-        for (tensor, dtype, index, _), whole in zip(stores, wide, strict=True):
-            if whole:
-                at = printer.index((index - lift(self.k)) // self.vec)
-                text.append(f"reinterpret_cast<Vec<{CTYPES[dtype]}, {self.vec}>*>({pointer(tensor)})[{at}] = {tensor}_v;")
+        for store in wide:
+            at = printer.index((store.index - lift(self.k)) // self.vec)
+            ctype = f"Vec<{CTYPES[store.dtype]}, {self.vec}>"
+            text.append(f"reinterpret_cast<{ctype}*>({pointer(store.tensor)})[{at}] = {store.tensor}_v;")
         return text
 
     def vectors(self, printer: Printer, reads: Sequence[Load]) -> tuple[list[str], Printer]:
@@ -208,7 +242,7 @@ class Lanes:
         for load in reads:
             if self.is_vector(load):
                 name = f"{load.tensor}_v" if f"{load.tensor}_v" not in held.values() else f"{load.tensor}_v{len(held)}"
-                text += vector_read(printer, load, self, f"Vec<{CTYPES[load.stored]}, {self.vec}> {name}", name)
+                text += vector_read(printer, load, self, name, declare=True)
                 held[load] = name
 
         def read(load: Load, at: str) -> str:
@@ -223,15 +257,15 @@ class Lanes:
         return text, inner
 
 
-def vector_read(printer: Printer, load: Load, lanes: Lanes, declared: str, name: str) -> list[str]:
-    """Return statements that read one vector into a declared variable, under the read's guard."""
+def vector_read(printer: Printer, load: Load, lanes: Lanes, target: str, *, declare: bool) -> list[str]:
+    """Return statements that read one vector into `target`, zeros where the read's guard is false."""
     ctype = f"Vec<{CTYPES[load.stored]}, {lanes.vec}>"
     at = printer.index((load.index - lift(lanes.k)) // lanes.vec)
     source = f"reinterpret_cast<const {ctype}*>({pointer(load.tensor)})[{at}]"
     if load.guard is None:
-        return [f"const {declared} = {source};" if declared != name else f"{name} = {source};"]
-    empty = [f"{declared}{{}};"] if declared != name else [f"{name} = {ctype}{{}};"]
-    return [*empty, f"if ({printer.value(load.guard)}) {name} = {source};"]
+        return [f"{f'const {ctype} ' if declare else ''}{target} = {source};"]
+    empty = f"{ctype} {target}{{}};" if declare else f"{target} = {ctype}{{}};"
+    return [empty, f"if ({printer.value(load.guard)}) {target} = {source};"]
 
 
 def aligned(index: Index, vec: int) -> bool:
@@ -258,6 +292,7 @@ def function(scope: Scope, name: str, params: str, bounds: str, body: Sequence[s
 
 
 __all__ = [
+    "Add",
     "Family",
     "Gene",
     "Genes",
@@ -265,6 +300,8 @@ __all__ = [
     "Lanes",
     "Local",
     "Scope",
+    "Sink",
+    "Store",
     "aligned",
     "function",
     "hoist",

@@ -11,6 +11,7 @@ from warpsmith.author.builtin.kernels.emission import (
     Kernels,
     Lanes,
     Scope,
+    Store,
     function,
     indented,
     loads,
@@ -40,7 +41,7 @@ class Pointwise:
         lanes = Lanes(Axis("i", count // vec), vec)
         coords = unravel(lanes.linear, region.domain)
         values = [resolve(output.at(coords, region.domain), {}) for output in region.outputs]
-        stores = [(o.name, o.dtype, lanes.linear, v) for o, v in zip(region.outputs, values, strict=True)]
+        stores = [Store(o.name, o.dtype, lanes.linear, v) for o, v in zip(region.outputs, values, strict=True)]
         names, params = parameters(loads(values), [(o.name, o.dtype) for o in region.outputs])
         body = lanes.body(scope.printer(), stores)
         block, items = scope.tunable("BLOCK"), scope.tunable("ITEMS")

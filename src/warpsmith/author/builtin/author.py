@@ -1,0 +1,168 @@
+"""The built-in author: no key, no network. It compiles the functional graph, and its operators work on recipes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+from warpsmith.author.builtin.compile import Compiled, compile_graph
+from warpsmith.author.builtin.recipe import Recipe
+from warpsmith.author.protocol import Context, Proposal
+from warpsmith.records import Judged, frozen
+
+Operator = Callable[[Context, random.Random, Sequence[Recipe]], tuple[Recipe, str] | None]
+
+# How many fresh draws to make before an operator says that it has nothing new.
+_ATTEMPTS = 16
+
+
+class BuiltinAuthor:
+    """Proposes programs from recipes.
+
+    `create` starts from the defaults and, with other seeds, strays from them at a few genes; `random` draws every gene;
+    `tune` moves tunables of a parent; `mutate` changes one or two genes, or what is stored; `cross` takes each region
+    from one of two parents.
+    """
+
+    name = "builtin"
+
+    def __init__(self) -> None:
+        self._operators: dict[str, tuple[int, Operator]] = {
+            "create": (0, _create),
+            "random": (0, _random),
+            "tune": (1, _tune),
+            "mutate": (1, _mutate),
+            "cross": (2, _cross),
+        }
+
+    @property
+    def operators(self) -> dict[str, int]:
+        """Operators on offer and how many parents each takes."""
+        return {name: parents for name, (parents, _) in self._operators.items()}
+
+    async def propose(self, context: Context) -> Proposal | None:
+        """Apply an operator; None where the parents have no recipe, or nothing differs from them.
+
+        Raises UnsupportedOperator where the task's graph cannot be lowered.
+        """
+        parents, operator = self._operators[context.operator]
+        recipes = [r for r in map(_recipe_of, context.parents) if r is not None]
+        if len(recipes) < parents:
+            return None
+        rng = random.Random(f"{context.task.key}:{context.operator}:{context.seed}")
+        known = {judged.candidate.key for judged in context.parents}
+        for _ in range(_ATTEMPTS):
+            answer = operator(context, rng, recipes)
+            if answer is None:
+                return None
+            recipe, note = answer
+            compiled = compile_graph(context.task.graph, recipe, context.gpu)
+            if not any(_same(compiled, j) for j in context.parents) or not known:
+                return Proposal(compiled.program, compiled.tunables, compiled.recipe.to_json(), note=note)
+        return None
+
+
+def _recipe_of(judged: Judged) -> Recipe | None:
+    """The parent's recipe, with the tunables that it was judged with."""
+    text = judged.candidate.lineage.recipe
+    if text is None:
+        return None
+    recipe = Recipe.from_json(text)
+    return Recipe(recipe.cuts, recipe.unfused, recipe.genes, frozen(dict(judged.candidate.tunables)))
+
+
+def _same(compiled: Compiled, judged: Judged) -> bool:
+    return compiled.program.key == judged.candidate.program.key and dict(compiled.tunables) == dict(
+        judged.candidate.tunables
+    )
+
+
+def _compiled(context: Context, recipe: Recipe) -> Compiled:
+    return compile_graph(context.task.graph, recipe, context.gpu)
+
+
+def _create(context: Context, rng: random.Random, _parents: Sequence[Recipe]) -> tuple[Recipe, str]:
+    if context.seed == 0:
+        return Recipe(), "defaults"
+    recipe = _compiled(context, Recipe()).recipe
+    notes = []
+    for _ in range(rng.randint(1, 3)):
+        recipe, note = _change_gene(context, recipe, rng)
+        notes.append(note)
+    return recipe, ", ".join(notes)
+
+
+def _random(context: Context, rng: random.Random, _parents: Sequence[Recipe]) -> tuple[Recipe, str]:
+    start = _compiled(context, Recipe())
+    cuts = frozenset(n for n in start.cuttable if rng.random() < 1 / (1 + len(start.cuttable)))
+    unfused = frozenset(h for h in start.hosts if rng.random() < 0.1)
+    shaped = _compiled(context, Recipe(cuts, unfused))
+    genes = {
+        region: frozen({gene.name: rng.choice(gene.choices) for gene in offered})
+        for region, offered in shaped.genes.items()
+    }
+    full = _compiled(context, Recipe(cuts, unfused, frozen(genes)))
+    tunables = {name: rng.choice(values) for name, values in full.program.plan.tunables}
+    return Recipe(cuts, unfused, frozen(genes), frozen(tunables)), "every gene drawn"
+
+
+def _tune(context: Context, rng: random.Random, parents: Sequence[Recipe]) -> tuple[Recipe, str] | None:
+    recipe = parents[0]
+    offered = [(n, v) for n, v in _compiled(context, recipe).program.plan.tunables if len(v) > 1]
+    if not offered:
+        return None
+    values = dict(recipe.tunables)
+    for name, choices in rng.sample(offered, k=min(len(offered), rng.choice((1, 1, 2)))):
+        values[name] = rng.choice([c for c in choices if c != values.get(name)])
+    changed = [f"{n} = {v}" for n, v in values.items() if recipe.tunables.get(n) != v]
+    return Recipe(recipe.cuts, recipe.unfused, recipe.genes, frozen(values)), ", ".join(changed)
+
+
+def _mutate(context: Context, rng: random.Random, parents: Sequence[Recipe]) -> tuple[Recipe, str]:
+    recipe = parents[0]
+    compiled = _compiled(context, recipe)
+    draw = rng.random()
+    if draw < 0.1 and compiled.cuttable:
+        node = rng.choice(compiled.cuttable)
+        verb = "recompute" if node in recipe.cuts else "store"
+        return Recipe(recipe.cuts ^ {node}, recipe.unfused, recipe.genes, recipe.tunables), f"{verb} {node}"
+    if draw < 0.15 and compiled.hosts:
+        host = rng.choice(compiled.hosts)
+        verb = "fuse" if host in recipe.unfused else "unfuse"
+        return Recipe(recipe.cuts, recipe.unfused ^ {host}, recipe.genes, recipe.tunables), f"{verb} behind {host}"
+    changed, note = _change_gene(context, recipe, rng)
+    if rng.random() < 0.3:
+        changed, second = _change_gene(context, changed, rng)
+        note = f"{note}, {second}"
+    return changed, note
+
+
+def _change_gene(context: Context, recipe: Recipe, rng: random.Random) -> tuple[Recipe, str]:
+    """Give one gene of one region another value; where there is none to change, one tunable."""
+    compiled = _compiled(context, recipe)
+    open_genes = [(r, g) for r, genes in compiled.genes.items() for g in genes if len(g.choices) > 1]
+    if not open_genes:
+        tuned = _tune(context, rng, [compiled.recipe])
+        return tuned if tuned is not None else (recipe, "unchanged")
+    region, gene = rng.choice(open_genes)
+    now = compiled.recipe.genes[region][gene.name]
+    choice = rng.choice([c for c in gene.choices if c != now])
+    return compiled.recipe.choosing(region, gene.name, choice), f"{region}: {gene.name} {now} -> {choice}"
+
+
+def _cross(context: Context, rng: random.Random, parents: Sequence[Recipe]) -> tuple[Recipe, str]:
+    """Cuts from one parent; genes and tunables of every region from either."""
+    first, second = parents[:2]
+    frame = rng.choice((first, second))
+    genes = {}
+    taken = []
+    for region in sorted({*first.genes, *second.genes}):
+        donors = [p for p in (first, second) if region in p.genes]
+        donor = rng.choice(donors)
+        genes[region] = donor.genes[region]
+        taken.append(f"{region} from {'first' if donor is first else 'second'}")
+    tunables = {
+        name: rng.choice([p.tunables[name] for p in (first, second) if name in p.tunables])
+        for name in sorted({*first.tunables, *second.tunables})
+    }
+    return Recipe(frame.cuts, frame.unfused, frozen(genes), frozen(tunables)), ", ".join(taken)

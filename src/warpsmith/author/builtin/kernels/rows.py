@@ -1,0 +1,239 @@
+"""Rows: regions that reduce, and whatever pointwise work hangs on the same rows.
+
+Softmax, norms, losses, argmax, pooling windows and plain reductions are all rows. A kernel passes over a row once for
+each step that depends on an earlier one, then once more to write elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from warpsmith.author.builtin.kernels.emission import (
+    Gene,
+    Genes,
+    Kernels,
+    Scope,
+    Sink,
+    function,
+    hoist,
+    indented,
+    loads,
+    vector_read,
+    vector_widths,
+    widened,
+)
+from warpsmith.author.builtin.kernels.frame import Frame
+from warpsmith.author.builtin.kernels.mapping import Mapping, block_per_row, columns, thread_per_row, warp_per_row
+from warpsmith.author.builtin.kernels.passes import Pass
+from warpsmith.author.builtin.kernels.split import emit_split
+from warpsmith.author.builtin.printer import CTYPES, Printer
+from warpsmith.author.builtin.regions import Region
+from warpsmith.author.builtin.scalar import Load
+from warpsmith.author.builtin.values import Reduction
+from warpsmith.records import DTYPE_BYTES, GpuSpec, Launch
+
+# Registers that a thread may spend on keeping its share of a row.
+_STAGED_PER_THREAD = 64
+# Shared memory that a block may spend on a row, with room left for the reductions.
+_STAGED_PER_BLOCK = 40 * 1024
+
+
+class Rows:
+    """Algorithms: `thread`, `warp`, `block` to a row, `columns` for rows side by side, `split` for few long rows."""
+
+    def genes(self, region: Region, gpu: GpuSpec) -> tuple[Gene, ...]:
+        """Algorithm, vector width, where a row is kept between passes, and one pass or two where both exist."""
+        width = _run(region)
+        genes = [Gene("algorithm", _algorithms(region, gpu))]
+        dtypes = _dtypes(region)
+        widths = vector_widths(width, dtypes) if width > 1 else (1,)
+        genes.append(Gene("vec", tuple(sorted(widths, key=lambda v: (v != min(4, max(widths)), v)))))
+        if len(region.producers) > 1 or region.written("element") or _compound(region):
+            genes.append(Gene("stage", ("registers", "reload", "shared")))
+        if _compound(region):
+            genes.append(Gene("passes", ("two", "one")))
+        return tuple(genes)
+
+    def emit(self, region: Region, genes: Genes, scope: Scope) -> Kernels:
+        """Write one kernel, or for `split` one for each pass and one for the results."""
+        algorithm = str(genes["algorithm"])
+        vec = int(genes["vec"]) if algorithm in ("warp", "block", "split") else 1
+        frame = Frame.of(region, vec, one_pass=genes.get("passes") == "one")
+        if algorithm == "split":
+            return emit_split(frame, scope)
+        mapping = _mapping(algorithm, region, scope, vec)
+        return _Kernel(frame, mapping, scope, str(genes.get("stage", "reload"))).emit()
+
+
+class _Kernel:
+    """Writes one kernel for a frame, a mapping and a way of staging."""
+
+    def __init__(self, frame: Frame, mapping: Mapping, scope: Scope, stage: str) -> None:
+        self.frame, self.mapping, self.scope = frame, mapping, scope
+        self.elements = frame.element_stores()
+        self.staged = self._staged() if stage != "reload" else []
+        size = sum(DTYPE_BYTES[load.stored] for load in self.staged)
+        fits = size * frame.region.cols <= _STAGED_PER_BLOCK
+        if stage == "shared" and (mapping.snippet != "block_reduce" or not fits):
+            self.staged = []
+        self.shared = stage == "shared"
+        if not self.shared and not _fits_registers(frame, mapping):
+            self.staged = []
+        self.helpers = {mapping.snippet} - {""}
+
+    def emit(self) -> Kernels:
+        """Put the parts together."""
+        frame, mapping, scope = self.frame, self.mapping, self.scope
+        names, params = frame.signature()
+        printer = scope.printer()
+        body = list(mapping.setup)
+        body += self._stage(printer)
+        for one in frame.passes:
+            body += self._pass(printer, one)
+        if self.elements:
+            body += self._loop(printer, self.elements, guard=mapping.inside)
+        body += self._row_results(printer)
+        if frame.lanes.vec > 1 or self.staged:
+            self.helpers.add("Vec")
+        source = function(scope, scope.kernel, params, mapping.bounds, body, frame.comment())
+        launch = Launch(scope.kernel, mapping.grid, mapping.block, names)
+        return Kernels(source, (launch,), self._tunables(), helpers=frozenset(self.helpers))
+
+    def _tunables(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        unroll = ((self.scope.tunable("UNROLL"), (4, 1, 2, 8)),) if not self._in_registers() else ()
+        return self.mapping.tunables + unroll
+
+    def _in_registers(self) -> bool:
+        return bool(self.staged) and not self.shared
+
+    def _staged(self) -> list[Load]:
+        """Reads that more than one pass makes, and that can be kept."""
+        inner = set(self.frame.inner)
+        rounds = [[step.value for step in p.steps] for p in self.frame.passes] + [[s.value for s in self.elements]]
+        counts: dict[Load, int] = {}
+        for values in rounds:
+            for load in loads(values):
+                kept = self.frame.lanes.vec == 1 or self.frame.lanes.is_vector(load)
+                if kept and load.index.axes & inner:
+                    counts[load] = counts.get(load, 0) + 1
+        return [load for load, count in counts.items() if count > 1]
+
+    def _stage(self, printer: Printer) -> list[str]:
+        """Read what is kept, once."""
+        if not self.staged:
+            return []
+        lanes, text, reads = self.frame.lanes, [], []
+        threads = self.mapping.threads
+        if not self.shared:
+            text.append(f"constexpr int ITEMS = ({self._groups} + {threads} - 1) / {threads};  // of each thread")
+        fetch = printer.fork()
+        for number, load in enumerate(self.staged):
+            name = f"{load.tensor}_{'s' if self.shared else 'r'}{number or ''}"
+            ctype = f"Vec<{CTYPES[load.stored]}, {lanes.vec}>" if lanes.vec > 1 else CTYPES[load.stored]
+            text.append(f"__shared__ {ctype} {name}[{self._groups}];" if self.shared else f"{ctype} {name}[ITEMS];")
+            place = f"{name}[{'j' if self.shared else 'item'}]"
+            if lanes.vec > 1:
+                reads += vector_read(fetch, load, lanes, place, declare=False)
+                printer.name(load, widened(load.stored, f"{place}.at[k]"))
+            else:
+                raw = fetch.fork(lambda load, at: f"{load.tensor}[{at}]")
+                reads.append(f"{place} = {raw.value(load)};")
+                printer.name(load, widened(load.stored, place))
+        return text + self._looped(reads)
+
+    @property
+    def _groups(self) -> int:
+        return self.frame.lanes.group.extent
+
+    def _pass(self, printer: Printer, one: Pass) -> list[str]:
+        """Fill the accumulators of a pass and merge them over the row."""
+        text: list[str] = []
+        sinks: list[Sink] = []
+        for step in one.steps:
+            self.helpers.add(step.struct)
+            text.append(f"auto {step.variable} = {step.ctype}::empty();")
+            sinks.append(step.sink(self.frame.lanes.linear))
+        text += self._loop(printer, sinks)
+        for step in one.steps:
+            text += self.mapping.merge(step)
+        return text
+
+    def _loop(self, printer: Printer, sinks: Sequence[Sink], guard: str = "") -> list[str]:
+        """Run over the row; what does not change along it is computed before."""
+        text = hoist(printer, [sink.value for sink in sinks], self.frame.inner)
+        body = self.frame.lanes.body(printer.fork(), sinks)
+        return text + self._looped([f"if ({guard}) {{", *indented(body), "}"] if guard else body)
+
+    def _looped(self, body: list[str]) -> list[str]:
+        groups, threads = self._groups, self.mapping.threads
+        if self._in_registers():
+            place = f"item * {threads} + lane" if threads != "1" else "item"
+            whole = groups == 1 or threads == "1"
+            guarded = body if whole else [f"if ({groups} % {threads} == 0 || j < {groups}) {{", *indented(body), "}"]
+            text = ["#pragma unroll", "for (int item = 0; item < ITEMS; ++item) {"]
+            return [*text, f"    const int j = {place};", *indented(guarded), "}"]
+        unroll = "#pragma unroll" if threads == "1" and groups <= 32 else f"#pragma unroll {self.scope.tunable('UNROLL')}"
+        integer = self.scope.integer
+        start, step = ("0", "++j") if threads == "1" else ("lane", f"j += {threads}")
+        return [unroll, f"for ({integer} j = {start}; j < {groups}; {step}) {{", *indented(body), "}"]
+
+    def _row_results(self, printer: Printer) -> list[str]:
+        stores = self.frame.row_stores()
+        if not stores:
+            return []
+        inner = printer.fork()
+        text = inner.share([s.value for s in stores]) + [s.hand_over(inner) for s in stores]
+        conditions = [c for c in ("lane == 0" if self.mapping.threads != "1" else "", self.mapping.inside) if c]
+        return [f"if ({' && '.join(conditions)}) {{", *indented(text), "}"] if conditions else text
+
+
+def _fits_registers(frame: Frame, mapping: Mapping) -> bool:
+    """Whether every value of the tunables leaves a thread a share of the row that it can hold."""
+    per_thread = {"": 1, "warp_reduce": 32}.get(mapping.snippet)
+    if per_thread is None:
+        per_thread = min(mapping.tunables[0][1])
+    return -(-frame.region.cols // per_thread) <= _STAGED_PER_THREAD
+
+
+def _mapping(algorithm: str, region: Region, scope: Scope, vec: int) -> Mapping:
+    if algorithm == "thread":
+        return thread_per_row(region.rows, scope)
+    if algorithm == "warp":
+        return warp_per_row(region.rows, scope)
+    if algorithm == "columns":
+        return columns(region.rows, scope)
+    groups = region.cols // vec
+    sizes = [b for b in (256, 128, 512, 1024, 64) if b <= max(64, 2 * groups)]
+    return block_per_row(region.rows, scope, tuple(sizes) or (64,))
+
+
+def _run(region: Region) -> int:
+    """Number of neighbouring columns that lie side by side in memory: the last dimension, if it is reduced."""
+    last = max((d for d, e in enumerate(region.domain) if e > 1), default=0)
+    return region.domain[last] if last in region.reduced and region.domain else 1
+
+
+def _algorithms(region: Region, gpu: GpuSpec) -> tuple[str, ...]:
+    """Every algorithm that suits the shape, the likeliest first."""
+    rows, cols = region.rows, region.cols
+    fitting: list[str] = []
+    if _run(region) == 1:
+        fitting = ["columns", "thread"] if cols >= 32 else ["thread", "columns"]
+        fitting += ["block"] if cols >= 64 else []
+    else:
+        if cols >= 32:
+            fitting += ["warp", "block"] if cols <= 1024 else ["block", "warp"]
+        if cols <= 512:
+            fitting.insert(0 if cols < 32 else len(fitting), "thread")
+    if rows <= 2 * gpu.sm_count and cols >= 1024:
+        fitting.insert(0 if rows * 8 <= gpu.sm_count else len(fitting), "split")
+    return tuple(fitting)
+
+
+def _compound(region: Region) -> bool:
+    return any(isinstance(p, Reduction) and p.kind in ("mean_var", "max_sumexp") for p in region.producers)
+
+
+def _dtypes(region: Region) -> list[str]:
+    reads = loads([o for p in region.producers for o in p.operands()])
+    return [load.stored for load in reads] + [o.dtype for o in region.written("element")]

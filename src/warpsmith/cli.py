@@ -1,0 +1,245 @@
+"""The command line. Verbs only; each parses its flags and calls one public function.
+
+Exit codes: 0 done, 1 a judged program did not pass, 2 the caller can mend it, 3 the machine failed, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+from rich.console import Console
+
+from warpsmith.errors import MachineError, NothingPassed, SettingsError, UserError
+from warpsmith.settings import Settings, load_settings
+
+FAILED, BAD_INPUT, BAD_MACHINE, INTERRUPTED = 1, 2, 3, 130
+
+app = typer.Typer(
+    help="PyTorch modules in, verified CUDA kernels out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+archive_app = typer.Typer(help="Look at what was tried.", no_args_is_help=True)
+app.add_typer(archive_app, name="archive")
+
+P = ParamSpec("P")
+
+Device = Annotated[str | None, typer.Option(help="GPU to optimize for: H200, H100, A100, L40S, RTX 4090 or B200.")]
+ArchivePlace = Annotated[str | None, typer.Option("--archive", help="Archive: a file, or a PostgreSQL URL.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for results.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="warpsmith")
+
+
+def _speaks_plainly(verb: Callable[P, int]) -> Callable[P, None]:
+    """Turn what a verb raises into one line on standard error, and what it returns into the exit code."""
+
+    @functools.wraps(verb)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = verb(*args, **kwargs)
+        except UserError as error:
+            code = _complain(error, BAD_INPUT)
+        except MachineError as error:
+            code = _complain(error, BAD_MACHINE)
+        except KeyboardInterrupt:
+            code = _complain("interrupted", INTERRUPTED)
+        raise typer.Exit(code)
+
+    # Typer reads the signature, and `wraps` hands it that of the verb, which returns a code that nobody else needs.
+    return run
+
+
+def _complain(what: object, code: int) -> int:
+    Console(stderr=True).print(f"warpsmith: {what}", style="red", markup=False, highlight=False, soft_wrap=True)
+    return code
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"warpsmith {version('warpsmith')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    show: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+@_speaks_plainly
+def optimize(
+    target: Annotated[str, typer.Argument(help="FILE.py in the KernelBench format, or FILE.py:Class.")],
+    budget: Annotated[float | None, typer.Option(help="Seconds of work: the one dial.")] = None,
+    device: Device = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every choice left to chance.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Judging processes.")] = None,
+    out: Out = None,
+    archive: ArchivePlace = None,
+    max_candidates: Annotated[int | None, typer.Option(help="Most candidates to judge.")] = None,
+    target_fraction: Annotated[float | None, typer.Option(help="Stop at this share of the speed of light.")] = None,
+) -> int:
+    """Find a fast CUDA program for a PyTorch module."""
+    settings = load_settings(
+        budget=budget,
+        device=device,
+        seed=seed,
+        workers=workers,
+        out=out,
+        archive=archive,
+        max_candidates=max_candidates,
+        target_fraction=target_fraction,
+    )
+    return _optimize(target, settings, Console())
+
+
+def _optimize(target: str, settings: Settings, console: Console) -> int:
+    """Run it under a display; leave results and a closing table, whatever ended the search."""
+    import warpsmith
+    from warpsmith.explore import display_for, folder_for, render_summary
+
+    display = display_for(console)
+    try:
+        with display:
+            result = warpsmith.optimize(target, settings=settings, observer=display)
+    except (NothingPassed, KeyboardInterrupt):
+        _leave_what_there_is(display.tally.task, settings, console)
+        raise
+    folder = result.write(folder_for(settings.out, result.task))
+    console.print(render_summary(result.outcome, display.tally.finished, folder, settings.archive))
+    return INTERRUPTED if result.interrupted else 0
+
+
+def _leave_what_there_is(task: Any, settings: Settings, console: Console) -> None:
+    """Write the report on a search in which nothing passed: it says why."""
+    from warpsmith.archive import Archive
+    from warpsmith.device.catalog import gpu
+    from warpsmith.explore import folder_for, outcome_from_archive, render_best, write_results
+
+    if task is None:
+        return
+    with Archive.open(settings.archive) as opened:
+        outcome = outcome_from_archive(opened, task.key, gpu(settings.device))
+    folder = write_results(outcome, folder_for(settings.out, task))
+    console.print(render_best(outcome))
+    console.print(f"report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+@_speaks_plainly
+def judge(
+    folder: Annotated[Path, typer.Argument(help="Folder with kernel.cu and plan.toml.")],
+    task: Annotated[str, typer.Option(help="FILE.py or FILE.py:Class that the program stands for.")],
+    device: Device = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the inputs.")] = None,
+    tunable: Annotated[list[str] | None, typer.Option("--set", help="A tunable's value, as NAME=VALUE.")] = None,
+) -> int:
+    """Judge a program that somebody wrote."""
+    settings = load_settings(device=device, seed=seed)
+    values = _assignments(tunable or [])
+    from warpsmith.device.catalog import gpu
+    from warpsmith.device.simulator import Simulator
+    from warpsmith.judge import Judge, judge_folder, render
+    from warpsmith.program import Builder
+    from warpsmith.task import load_task
+
+    builder = Builder(settings.cache)
+    try:
+        device_of_judge = Simulator(gpu(settings.device))
+        judged = judge_folder(Judge(load_task(task), device_of_judge, builder, seed=settings.seed), folder, values)
+    finally:
+        builder.close()
+    Console().print(render(judged.verdict, judged.candidate))
+    return 0 if judged.verdict.passed else FAILED
+
+
+def _assignments(texts: list[str]) -> dict[str, int]:
+    """Read NAME=VALUE pairs. Raises SettingsError naming the one that is none."""
+    values = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            values[name.strip()] = int(value)
+        except ValueError:
+            raise SettingsError(f"--set {text}: expected NAME=VALUE with an integer value") from None
+    return values
+
+
+@archive_app.command("list")
+@_speaks_plainly
+def archive_list(archive: ArchivePlace = None) -> int:
+    """List the tasks in the archive and how far each has come."""
+    from warpsmith.archive import Archive
+    from warpsmith.explore import render_list
+
+    with Archive.open(load_settings(archive=archive).archive, create=False) as opened:
+        Console().print(render_list(opened.standings()))
+    return 0
+
+
+@archive_app.command("show")
+@_speaks_plainly
+def archive_show(
+    key: Annotated[str, typer.Argument(help="Key of a task or a candidate, or its beginning.")],
+    archive: ArchivePlace = None,
+) -> int:
+    """Show a task or a candidate."""
+    from warpsmith.archive import Archive
+    from warpsmith.explore import render_key
+
+    with Archive.open(load_settings(archive=archive).archive, create=False) as opened:
+        Console().print(render_key(opened, key))
+    return 0
+
+
+@app.command()
+@_speaks_plainly
+def report(
+    key: Annotated[str | None, typer.Argument(help="Key of a task, or its beginning; the latest by default.")] = None,
+    device: Device = None,
+    out: Out = None,
+    archive: ArchivePlace = None,
+) -> int:
+    """Write the results of a task anew, from what the archive holds."""
+    settings = load_settings(device=device, out=out, archive=archive)
+    from warpsmith.archive import Archive
+    from warpsmith.device.catalog import gpu
+    from warpsmith.explore import folder_for, outcome_from_archive, write_results
+
+    spec = gpu(settings.device)
+    with Archive.open(settings.archive, create=False) as opened:
+        outcome = outcome_from_archive(opened, opened.task_key(key, spec.name), spec)
+    folder = write_results(outcome, folder_for(settings.out, outcome.task))
+    Console().print(f"{folder}/", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+@app.command()
+@_speaks_plainly
+def doctor() -> int:
+    """Say what this machine has, and what that allows."""
+    from warpsmith.doctor import can_optimize, examine, render_diagnosis
+
+    items = examine(load_settings())
+    console = Console()
+    console.print(render_diagnosis(items))
+    ready = can_optimize(items)
+    console.print("\n`warpsmith optimize` works here." if ready else "\n`warpsmith optimize` cannot work here.")
+    return 0 if ready else BAD_MACHINE
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Special registers, and the few instructions that are neither arithmetic nor plain memory accesses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warpsmith.device.simulator import memory
+from warpsmith.device.simulator.fragment import Fragment
+from warpsmith.device.simulator.ptx import Instruction
+from warpsmith.device.simulator.site import Site
+
+if TYPE_CHECKING:
+    from warpsmith.device.simulator.machine import Chunk
+
+Array = NDArray[Any]
+Reader = Callable[["Chunk", Fragment], Array]
+I8 = np.int64
+AXES = {"x": 0, "y": 1, "z": 2}
+
+
+def _one(value: int) -> Array:
+    return np.array([value], I8)
+
+
+def _clock(chunk: Chunk, fragment: Fragment) -> Array:
+    """A clock that counts the thread-instructions executed so far: it only ever grows."""
+    return _one(chunk.executed & 0x7FFFFFFF)
+
+
+READERS: dict[str, Reader] = {
+    "%laneid": lambda chunk, fragment: fragment.slots & 31,
+    "%warpid": lambda chunk, fragment: (fragment.slots % chunk.block_slots) >> 5,
+    "%nwarpid": lambda chunk, fragment: _one(chunk.block_slots >> 5),
+    "%smid": lambda chunk, fragment: (fragment.block_ids + chunk.first_block) % chunk.spec.sm_count,
+    "%nsmid": lambda chunk, fragment: _one(chunk.spec.sm_count),
+    "%gridid": lambda chunk, fragment: _one(1),
+    "%lanemask_eq": lambda chunk, fragment: np.int64(1) << (fragment.slots & 31),
+    "%lanemask_lt": lambda chunk, fragment: (np.int64(1) << (fragment.slots & 31)) - 1,
+    "%lanemask_le": lambda chunk, fragment: (np.int64(2) << (fragment.slots & 31)) - 1,
+    "%lanemask_gt": lambda chunk, fragment: 0xFFFFFFFF & ~((np.int64(2) << (fragment.slots & 31)) - 1),
+    "%lanemask_ge": lambda chunk, fragment: 0xFFFFFFFF & ~((np.int64(1) << (fragment.slots & 31)) - 1),
+    "%clock": _clock,
+    "%clock_hi": lambda chunk, fragment: _one(0),
+    "%clock64": _clock,
+    "%globaltimer": _clock,
+    "%globaltimer_lo": _clock,
+    "%globaltimer_hi": lambda chunk, fragment: _one(0),
+    "%dynamic_smem_size": lambda chunk, fragment: _one(chunk.dynamic_shared),
+    "%total_smem_size": lambda chunk, fragment: _one(chunk.shared_bytes),
+    "%cluster_ctarank": lambda chunk, fragment: _one(0),
+    "%cluster_nctarank": lambda chunk, fragment: _one(1),
+}
+
+
+def reader(step: Instruction, name: str) -> Reader:
+    """Return the function that reads a special register. Raises SimulatorError if there is no such register."""
+    if name in READERS:
+        return READERS[name]
+    stem, _, axis = name.rpartition(".")
+    if axis not in AXES or stem not in ("%tid", "%ntid", "%ctaid", "%nctaid"):
+        raise step.fail(f"unknown special register {name}")
+    number = AXES[axis]
+    if stem == "%tid":
+        return lambda chunk, fragment: chunk.thread_index(fragment, number)
+    if stem == "%ctaid":
+        return lambda chunk, fragment: chunk.block_index(fragment, number)
+    if stem == "%ntid":
+        return lambda chunk, fragment: _one(chunk.block[number])
+    return lambda chunk, fragment: _one(chunk.grid[number])
+
+
+def pack(dtype: Any, *items: Array) -> Array:
+    """Put items next to each other, the first in the low bits."""
+    shape = np.broadcast_shapes(*(item.shape for item in items))
+    rows = np.empty((*shape, len(items)), items[0].dtype)
+    for column, item in enumerate(items):
+        rows[:, column] = item
+    return rows.reshape(-1).view(dtype)
+
+
+SPACE_TESTS: dict[str, Callable[[Array], Array]] = {
+    "global": lambda a: (a >= memory.GLOBAL_BASE) & (a < memory.GLOBAL_BASE + memory.WINDOW),
+    "shared": lambda a: (a >= memory.SHARED_BASE) & (a < memory.SHARED_BASE + memory.WINDOW),
+    "local": lambda a: (a >= memory.LOCAL_BASE) & (a < memory.LOCAL_BASE + memory.WINDOW),
+    "const": lambda a: np.zeros(a.shape, np.bool_),
+}
+SPACE_TESTS["shared::cta"] = SPACE_TESTS["shared"]
+
+
+def copy_async(
+    chunk: Chunk,
+    fragment: Fragment,
+    reading: Site,
+    writing: Site,
+    target: Array,
+    source: Array,
+    kept: Array | None,
+) -> None:
+    """Copy from global to shared memory at once. `kept` bytes come from the source; the rest are zeros."""
+    if kept is None:
+        memory.store(chunk, fragment, writing, target, *memory.load(chunk, fragment, reading, source))
+        return
+    sizes = np.broadcast_to(kept, (fragment.n,))
+    zeros = tuple(np.zeros(1, writing.dtype) for _ in range(writing.count))
+    memory.store(chunk, fragment, writing, target, *zeros)
+    for size in np.unique(sizes):
+        if size > 0:
+            index = np.flatnonzero(sizes == size)
+            part = fragment.select(index, ())
+            taken = [one if one.shape[0] == 1 else one.take(index) for one in (target, source)]
+            _copy_bytes(chunk, part, reading, writing, taken[0], taken[1], int(size))
+
+
+def _copy_bytes(
+    chunk: Chunk, part: Fragment, reading: Site, writing: Site, target: Array, source: Array, size: int
+) -> None:
+    step = 4 if size % 4 == 0 else 1
+    dtype = np.dtype(np.int32 if step == 4 else np.uint8)
+    for start in range(0, size, step):
+        piece = Site(reading.number, reading.text, reading.line, "global", dtype, 1, reading.offset + start)
+        place = Site(writing.number, writing.text, writing.line, "shared", dtype, 1, writing.offset + start)
+        memory.store(chunk, part, place, target, *memory.load(chunk, part, piece, source))

@@ -1,0 +1,157 @@
+"""The four stages with a real task and a real archive; only the author and the judge are synthetic."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import torch
+
+import warpsmith
+from tests.evolve.worlds import Bench, Hill
+from warpsmith.archive import Archive
+from warpsmith.errors import NothingPassed, TaskError
+from warpsmith.evolve import events
+from warpsmith.optimize import Result
+from warpsmith.pipeline import INTERRUPTED, Pursuit, blocking
+from warpsmith.records import Candidate, Verdict
+from warpsmith.settings import Settings, load_settings
+
+
+def settings(folder: Path, **values: Any) -> Settings:
+    given = {"max_candidates": 40, "workers": 2, "device": "H100", "seed": 3} | values
+    return load_settings(archive=str(folder / "archive.db"), **given)
+
+
+def optimize(folder: Path, bench: Bench, observer: events.Observer = events.ignore, **values: Any) -> Result:
+    module, x = torch.nn.ReLU(), torch.randn(4)
+    pursuit = Pursuit(module, x, settings(folder, **values), [Hill()], observer, lambda task, gpu, chosen: bench)
+    return blocking(pursuit)
+
+
+class Interrupting(Bench):
+    """The user presses Ctrl-C while the candidate numbered `at` is judged."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
+
+    async def judge(self, candidate: Candidate) -> Verdict:
+        if len(self.keys) == self.at:
+            signal.raise_signal(signal.SIGINT)
+            await anyio.sleep(5)
+        return await super().judge(candidate)
+
+
+def test_all_four_stages_are_told_in_order(tmp_path: Path) -> None:
+    seen: list[events.Event] = []
+    result = optimize(tmp_path, Bench(), seen.append)
+    assert [event.stage for event in seen if isinstance(event, events.StageStarted)] == [
+        "functionalize",
+        "translate",
+        "evolve",
+        "archive",
+    ]
+    assert [event.stage for event in seen if isinstance(event, events.StageFinished)] == [
+        "functionalize",
+        "translate",
+        "evolve",
+        "archive",
+    ]
+    assert result.stop_reason == "40 candidates judged"
+    assert not result.interrupted
+    assert len(result.history) == 40
+    assert result.best.seconds == min(judged.seconds for judged in result.history)
+    assert result.lineage[-1].candidate.key == result.best.candidate.key or result.best in result.lineage
+    assert result.bound.device == "H100"
+
+
+def test_everything_judged_is_in_the_archive(tmp_path: Path) -> None:
+    result = optimize(tmp_path, Bench())
+    with Archive.open(result.archive) as archive:
+        archived = archive.judged(result.task.key)
+        assert {judged.candidate.key for judged in archived} == {judged.candidate.key for judged in result.history}
+        [stopped] = [event for event in archive.events(result.run) if event.kind == "stopped"]
+        assert stopped.data["reason"] == "40 candidates judged"
+        best = archive.best(result.task.key)
+        assert best is not None and best.seconds == result.best.seconds
+
+
+def test_ctrl_c_returns_the_best_so_far_and_the_next_call_goes_on(tmp_path: Path) -> None:
+    seen: list[events.Event] = []
+    first = optimize(tmp_path, Interrupting(at=25), seen.append)
+    assert first.interrupted and first.stop_reason == INTERRUPTED
+    assert events.Stopped(INTERRUPTED) in seen
+    assert 23 <= len(first.history) <= 25
+    with Archive.open(first.archive) as archive:
+        assert len(archive.judged(first.task.key)) == len(first.history)
+    bench = Bench()
+    second = optimize(tmp_path, bench)
+    before = {judged.candidate.key for judged in first.history}
+    assert before <= {judged.candidate.key for judged in second.history}
+    assert not before & set(bench.keys), "a candidate of the first run was judged again"
+    assert second.best.seconds <= first.best.seconds
+
+
+def test_ctrl_c_before_anything_passed_is_the_callers(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        optimize(tmp_path, Interrupting(at=0))
+
+
+def test_it_can_be_called_where_an_event_loop_is_running(tmp_path: Path) -> None:
+    async def notebook() -> Result:
+        return optimize(tmp_path, Bench())
+
+    assert len(asyncio.run(notebook()).history) == 40
+
+
+def test_a_target_fraction_ends_the_search_early(tmp_path: Path) -> None:
+    result = optimize(tmp_path, Bench(lambda genes, tunables: 1e-11), target_fraction=0.5)
+    assert result.stop_reason == "within 50% of the bound"
+    assert len(result.history) < 40
+
+
+def test_the_budget_limits_the_time(tmp_path: Path) -> None:
+    result = optimize(tmp_path, Bench(delay=lambda index: 0.5), budget=3.0, max_candidates=100_000)
+    assert result.stop_reason == "time is up (2.7 s)"
+    assert len(result.history) < 16, "two at once at half a second each"
+
+
+def test_where_nothing_passes_it_says_why(tmp_path: Path) -> None:
+    with pytest.raises(NothingPassed, match="wrong_value"):
+        optimize(tmp_path, Bench(lambda genes, tunables: math.inf))
+
+
+def test_a_live_module_needs_inputs() -> None:
+    with pytest.raises(TaskError, match="example_inputs"):
+        warpsmith.optimize(torch.nn.ReLU())
+
+
+def test_a_file_draws_its_own_inputs(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="live module"):
+        warpsmith.optimize(tmp_path / "model.py", torch.zeros(2))
+
+
+def test_bad_input_leaves_nothing_behind(tmp_path: Path) -> None:
+    chosen = settings(tmp_path / "new")
+    with pytest.raises(TaskError):
+        warpsmith.optimize(tmp_path / "missing.py", settings=chosen)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_executor_is_closed_whatever_happens(tmp_path: Path) -> None:
+    class Closing(Interrupting):
+        closed = 0
+
+        def close(self) -> None:
+            self.closed += 1
+
+    for at in (10**9, 20):
+        bench = Closing(at)
+        optimize(tmp_path, bench)
+        assert bench.closed == 1
