@@ -156,10 +156,10 @@ def judge(
     from warpsmith.program import Builder
     from warpsmith.task import load_task
 
+    spec, loaded = gpu(settings.device), load_task(task)
     builder = Builder(settings.cache)
     try:
-        device_of_judge = Simulator(gpu(settings.device))
-        judged = judge_folder(Judge(load_task(task), device_of_judge, builder, seed=settings.seed), folder, values)
+        judged = judge_folder(Judge(loaded, Simulator(spec), builder, seed=settings.seed), folder, values)
     finally:
         builder.close()
     Console().print(render(judged.verdict, judged.candidate))

@@ -13,6 +13,7 @@ import anyio.from_thread
 import torch
 
 from warpsmith.archive import Archive
+from warpsmith.author.builtin import BuiltinAuthor
 from warpsmith.author.protocol import Author
 from warpsmith.cluster import LocalExecutor
 from warpsmith.device.catalog import gpu
@@ -54,12 +55,6 @@ def local_executor(task: Task, spec: GpuSpec, settings: Settings) -> Executor:
     )
 
 
-def _default_authors() -> list[Author]:
-    from warpsmith.author.builtin import BuiltinAuthor
-
-    return [BuiltinAuthor()]
-
-
 class Pursuit:
     """One call of `optimize`. What it found so far can be asked for at any time, also after it was cancelled."""
 
@@ -75,7 +70,7 @@ class Pursuit:
         self._target = target
         self._inputs = example_inputs
         self._settings = settings
-        self._authors = _default_authors() if authors is None else list(authors)
+        self._authors = [BuiltinAuthor()] if authors is None else list(authors)
         self._tell = observer or ignore
         self._make_executor = make_executor
         self._started = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,9 +20,26 @@ from warpsmith.errors import ArchiveError
 from warpsmith.records import Candidate, Judged, Timing, Tolerance, Verdict
 
 
+# The URL of a PostgreSQL database that may be emptied, for whoever wants the tests to run on that as well.
+POSTGRESQL = os.environ.get("TEST_POSTGRESQL_URL")
+
+
+@pytest.fixture(params=["sqlite", *(["postgresql"] if POSTGRESQL else [])])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'archive.db'}"
+    assert POSTGRESQL is not None
+    engine = create_engine(POSTGRESQL)
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+    return POSTGRESQL
+
+
 @pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Archive]:
-    with Archive.open(tmp_path / "archive.db") as opened:
+def archive(place: str) -> Iterator[Archive]:
+    with Archive.open(place) as opened:
         yield opened
 
 
@@ -43,13 +61,13 @@ def test_candidate_and_verdict_come_back_equal(archive: Archive, drawn: Candidat
     assert archive.judged(TASK.key, run=run)[-1].verdict == verdict
 
 
-def test_everything_is_there_after_opening_again_in_order(tmp_path: Path) -> None:
-    with Archive.open(tmp_path / "archive.db") as archive:
+def test_everything_is_there_after_opening_again_in_order(place: str) -> None:
+    with Archive.open(place) as archive:
         run = archive.start_run(TASK, '{"seed": 3}')
         kept = [add(archive, run, candidate(n), passed(candidate(n), 1e-6 * (9 - n))) for n in range(3)]
         kept.append(add(archive, run, candidate(7), failed(candidate(7))))
         archive.add_event(run, "stopped", {"reason": "time is up", "candidates": 4})
-    with Archive.open(tmp_path / "archive.db", create=False) as archive:
+    with Archive.open(place, create=False) as archive:
         assert archive.judged(TASK.key) == kept
         assert archive.best(TASK.key) == kept[2]
         assert archive.run(run).settings == '{"seed":3}'
@@ -136,12 +154,12 @@ def test_a_task_with_another_tolerance_is_another_task(archive: Archive) -> None
 
 
 @pytest.mark.parametrize("table", ["tasks", "runs", "programs", "candidates", "proposals", "verdicts", "events"])
-def test_no_program_can_change_or_delete_a_row(tmp_path: Path, table: str) -> None:
-    with Archive.open(tmp_path / "archive.db") as archive:
+def test_no_program_can_change_or_delete_a_row(place: str, table: str) -> None:
+    with Archive.open(place) as archive:
         run = archive.start_run(TASK, "{}")
         add(archive, run, candidate(), passed(candidate()))
         archive.add_event(run, "stopped", {})
-    engine = create_engine(f"sqlite:///{tmp_path / 'archive.db'}")
+    engine = create_engine(place)
     column = "key" if table in ("tasks", "programs", "candidates") else "id"
     for statement in (f"DELETE FROM {table}", f"UPDATE {table} SET {column} = {column}"):
         with engine.connect() as connection, pytest.raises(DBAPIError, match="append-only"):

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from warpsmith.task import admit, families_for, load_task, task_from_module
+from warpsmith.task import admit, families_for, task_from_module
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_examples_are_admitted_on_nominal_inputs(path: Path) -> None:
-    task = load_task(path)
+def test_examples_are_admitted_on_nominal_inputs(example, path: Path) -> None:
+    task = example(path)
     admission = admit(task)
     assert admission.admitted
     assert admission.nominal

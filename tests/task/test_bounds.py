@@ -50,8 +50,8 @@ def bound_of(function, *inputs: torch.Tensor, tolerance: Tolerance | None = None
     return bound(replace(task, tolerance=tolerance or Tolerance()), gpu)
 
 
-def test_matmul_by_hand() -> None:
-    result = bound(load_task(FOLDER / "matmul.py"), GPU)
+def test_matmul_by_hand(example) -> None:
+    result = bound(example(FOLDER / "matmul.py"), GPU)
     assert result.bytes_read == 4 * (120 * 136 + 136 * 150)
     assert result.bytes_written == 4 * 120 * 150
     assert result.operations == 2 * 120 * 150 * 136

@@ -222,6 +222,22 @@ def test_lazy_module_that_never_ran() -> None:
         task_from_module(torch.nn.LazyLinear(3), [torch.ones(2, 3)])
 
 
+def test_torchscript_module() -> None:
+    with pytest.raises(TaskError, match="TorchScript"):
+        task_from_module(torch.jit.script(torch.nn.Linear(4, 3)), [torch.ones(2, 4)])
+
+
+def test_forward_that_runs_but_cannot_be_exported(write) -> None:
+    error = refusal(write(model("y = x + 1\nreturn torch.from_numpy(y.numpy() * 2)")))
+    assert (error.line, error.message.startswith("Model.forward cannot be exported: ")) == (9, True)
+
+
+def test_module_in_a_relative_path(write, monkeypatch) -> None:
+    path = Path(write(model("return x.cos() + torch.rand(4)")))
+    monkeypatch.chdir(path.parent)
+    assert str(refusal(path.name)).startswith("model.py:8: ")
+
+
 def test_interrupts_pass_through(write) -> None:
     with pytest.raises(KeyboardInterrupt):
         load_task(write("raise KeyboardInterrupt\n"))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from warpsmith.errors import TaskError
 from warpsmith.records import Ref
-from warpsmith.task import draw, evaluate, families_for, load_task, task_from_module
+from warpsmith.task import draw, evaluate, families_for, task_from_module
 from warpsmith.task.functional import check, emit, run
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
@@ -36,8 +36,8 @@ def task_of(function: Callable[..., object]):
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_source_of_every_example_equals_its_graph_on_every_family(path: Path) -> None:
-    task = load_task(path)
+def test_source_of_every_example_equals_its_graph_on_every_family(example, path: Path) -> None:
+    task = example(path)
     compile(task.functional_source, "functional", "exec")
     for family in families_for(task):
         arguments = draw(task, family, 1)
@@ -166,6 +166,10 @@ MOVING = [
     ),
     lambda x, y, i: (F.interpolate(x, scale_factor=2), F.interpolate(x, size=(9, 9), mode="bilinear"), F.unfold(x, 3)),
 ]
+NORMS = [
+    lambda x, y, i: F.batch_norm(x, y[0, 0, 0, :4], y[0, 1, 0, :4] + 1.0, y[0, 2, 0, :4], y[0, 3, 0, :4]),
+    lambda x, y, i: F.instance_norm(x, weight=y[0, 0, 0, :4], bias=y[0, 1, 0, :4], eps=1e-3),
+]
 CONTRACTING = [
     lambda x, y, i: (
         x @ y,
@@ -181,14 +185,14 @@ CONTRACTING = [
     ),
     lambda x, y, i: (
         F.conv2d(x, y[:, :, :3, :3], stride=2, padding=1),
-        F.conv1d(x[0], y[0, :, :3].transpose(0, 1)[:, :, :3][:, [0, 1, 2, 0]]),
+        F.conv1d(x[0], y[0, :, :, :3]),
     ),
     lambda x, y, i: (
         F.conv_transpose2d(x, y.transpose(0, 1)[:, :, :3, :3]),
         F.conv2d(x, y[0, :, None, :3, :3], groups=4),
     ),
     lambda x, y, i: (
-        F.conv3d(x[None], y[None, :, :, :2, :2].transpose(1, 2)[:, :2, :2]),
+        F.conv3d(x[None], y[:, :2, None, :2, :2]),
         F.conv2d(x, y[:, :, :3, :3], padding="same"),
     ),
     lambda x, y, i: (
@@ -212,7 +216,7 @@ CONTRACTING = [
 ]
 
 
-@pytest.mark.parametrize("function", POINTWISE + REDUCING + MOVING + CONTRACTING)
+@pytest.mark.parametrize("function", POINTWISE + REDUCING + MOVING + NORMS + CONTRACTING)
 def test_operators_are_written_so_that_they_run(function: Callable[..., object]) -> None:
     """Loading executes the source and compares it; here also on other values than those it was made with."""
     task = task_of(function)
@@ -242,8 +246,8 @@ def test_common_operators_are_written_as_people_write_them() -> None:
         assert part in body
 
 
-def test_the_docstring_gives_every_shape_and_dtype() -> None:
-    task = load_task(EXAMPLES[0].parent / "batchnorm.py")
+def test_the_docstring_gives_every_shape_and_dtype(example) -> None:
+    task = example(EXAMPLES[0].parent / "batchnorm.py")
     (function,) = [node for node in ast.parse(task.functional_source).body if isinstance(node, ast.FunctionDef)]
     text = ast.get_docstring(function) or ""
     for spec in task.graph.arguments + task.graph.results:

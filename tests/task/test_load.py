@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 from warpsmith.errors import TaskError
@@ -34,8 +35,8 @@ def agree(task, module: nn.Module, *inputs: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_examples_load(path: Path) -> None:
-    task = load_task(path)
+def test_examples_load(example, path: Path) -> None:
+    task = example(path)
     assert task.name == path.stem
     assert task.module_inputs
     assert set(task.state) == {spec.name for spec in task.graph.parameters + task.graph.buffers}
@@ -59,8 +60,8 @@ def test_composite_operators_stay_whole() -> None:
     ]
 
 
-def test_parameters_are_seeded_as_kernelbench_seeds_them() -> None:
-    task = load_task(EXAMPLES[0].parent / "linear_gelu.py")
+def test_parameters_are_seeded_as_kernelbench_seeds_them(example) -> None:
+    task = example(EXAMPLES[0].parent / "linear_gelu.py")
     torch.manual_seed(42)
     x = torch.randn(64, 96)
     torch.manual_seed(42)
@@ -379,6 +380,54 @@ def test_the_module_stays_in_its_mode() -> None:
     ]
     with pytest.raises(TaskError, match="native_dropout"):
         task_from_module(nn.Sequential(nn.Dropout(0.5), nn.ReLU()), torch.rand(3))
+
+
+def test_contexts_inside_forward() -> None:
+    class Contexts(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                y = x * 2
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                z = y @ y
+            return torch.utils.checkpoint.checkpoint(torch.relu, z, use_reentrant=False).float()
+
+    task = task_from_module(Contexts(), torch.rand(4, 4))
+    assert ops(task).count("aten._to_copy.default") >= 2
+    agree(task, Contexts(), torch.rand(4, 4))
+
+
+def test_state_held_as_plain_attributes_is_a_constant() -> None:
+    class Started(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(4, 5, 2, batch_first=True)
+            self.h0, self.c0 = torch.randn(2, 3, 5), torch.randn(2, 3, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.h0, self.c0 = self.h0.to(x.device), self.c0.to(x.device)
+            return self.lstm(x, (self.h0, self.c0))[0][:, -1]
+
+    module = Started()
+    task = task_from_module(module, torch.rand(3, 7, 4))
+    assert [spec.name for spec in task.graph.constants] == ["h0", "c0"]
+    agree(task, module, torch.rand(3, 7, 4))
+
+
+def test_parametrized_and_tied_weights() -> None:
+    module = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), nn.Linear(4, 4), nn.Linear(4, 4))
+    module[2].weight = module[1].weight
+    task = task_from_module(module, torch.rand(2, 4))
+    assert sum(spec.name.endswith("weight") for spec in task.graph.parameters) == 1
+    agree(task, module, torch.rand(2, 4))
+
+
+def test_inputs_that_are_strided_or_need_gradients() -> None:
+    module = nn.Linear(4, 3)
+    x = torch.rand(4, 2, requires_grad=True).t()
+    task = task_from_module(module, x)
+    assert task.examples["input"].is_contiguous()
+    assert not task.examples["input"].requires_grad
+    agree(task, module, x)
 
 
 def test_half_precision() -> None:

@@ -47,7 +47,7 @@ def connect(path_or_url: str | Path, *, create: bool) -> Engine:
             _use_write_ahead_log(engine)
     except DBAPIError as error:
         engine.dispose()
-        raise ArchiveError(f"cannot open the archive {shown}: {error.orig}") from error
+        raise ArchiveError(f"cannot open the archive {shown}: {in_a_line(error)}") from error
     except ArchiveError:
         engine.dispose()
         raise
@@ -63,6 +63,11 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """
     with engine.connect().execution_options(warpsmith_writes=True) as connection, connection.begin():
         yield connection
+
+
+def in_a_line(error: DBAPIError) -> str:
+    """Return what the database said, without the details that PostgreSQL puts on further lines."""
+    return str(error.orig).partition("\n")[0]
 
 
 def _url(path_or_url: str | Path) -> URL:

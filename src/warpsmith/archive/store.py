@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from warpsmith.archive import queries, schema
 from warpsmith.archive.codec import decode, dumps, encode
-from warpsmith.archive.connection import connect, writing
+from warpsmith.archive.connection import connect, in_a_line, writing
 from warpsmith.archive.rows import ArchivedTask, Event, Run, Standing
 from warpsmith.errors import ArchiveError
 from warpsmith.records import Candidate, Judged, Task, Verdict
@@ -294,9 +294,9 @@ class Archive:
             with writing(self._engine) as connection:
                 yield connection
         except IntegrityError as error:
-            raise ArchiveError(f"the archive does not know what this refers to: {error.orig}") from error
+            raise ArchiveError(f"the archive does not know what this refers to: {in_a_line(error)}") from error
         except DBAPIError as error:
-            raise ArchiveError(f"cannot write to the archive: {error.orig}") from error
+            raise ArchiveError(f"cannot write to the archive: {in_a_line(error)}") from error
 
 
 def _filtered(task_key: str, judge_version: str | None, device: str | None, run: int | None = None) -> Select[Any]:

@@ -129,11 +129,14 @@ class Evolution:
     # ----------------------------------------------------------------------------------------------------- choosing
 
     def _first_slots(self) -> list[Slot]:
-        """First programs, from all authors in turn."""
+        """First programs, from all authors in turn. Seed 0 asks each for what it thinks best before it strays."""
         creators = [arm for arm in self._arms if arm.parents == 0]
         slots: list[Slot] = []
         while creators and self._room(slots):
             slots.append(self._author_slot(creators[len(slots) % len(creators)], (), 0, len(slots)))
+        if not self.population:
+            for slot in slots[: len(creators)]:
+                slot.seed = 0
         return slots
 
     def _choose(self) -> list[Slot]:
@@ -246,7 +249,12 @@ class Evolution:
         )
 
     def _why_nothing_passed(self) -> str:
-        """One line: how many were judged, and why they failed."""
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in self.lessons.reasons)
-        task = self._problem.task.name
-        return f"none of {len(self.population)} programs for {task} passed the judge: {reasons or 'none was proposed'}"
+        """One line: how many were judged, why they failed, and whether there was time for more."""
+        reasons = [f"{reason} ({count})" for reason, count in self.lessons.reasons]
+        lost = self.ledger.submitted - self.ledger.judged
+        if lost:
+            reasons.append(f"no verdict ({lost})")
+        line = f"none of {self.ledger.submitted} programs for {self._problem.task.name} passed the judge"
+        line += f": {', '.join(reasons)}" if reasons else ""
+        ended = self._stop(self._standing())
+        return f"{line}; {ended}" if ended else line

@@ -1,77 +1,82 @@
 """Search over the tunables of one program, whoever wrote it.
 
-A coordinate search: from the best point known, change one tunable at a time, nearest values first. A program is
-settled when no change of a single tunable is left to try. On a landscape where the tunables do not interact that
-point is the best of all; where they do, it is the best on every axis through itself.
+A coordinate search: from the best point known, change one tunable at a time. What a change did elsewhere is taken to
+be what it will do here, so that steps that look good come first, then steps into the unknown, nearest values first,
+and steps that made things worse elsewhere come last. A program is settled when no change of a single tunable is left
+to try. Where tunables do not interact that point is the best of all; where they do, it is the best on every axis
+through itself.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 Tunables = tuple[tuple[str, int], ...]
 """Names and values in the order in which the plan declares them."""
 
+Declared = Sequence[tuple[str, tuple[int, ...]]]
+"""Tunables and the values they may take, the default first."""
 
-def ordered(declared: Sequence[tuple[str, tuple[int, ...]]], values: Mapping[str, int]) -> Tunables:
+Effects = Mapping[int, float]
+"""Log-ratio of the time with each value of one tunable to the time with the present value."""
+
+
+def ordered(declared: Declared, values: Mapping[str, int]) -> Tunables:
     """Return `values` in the order of declaration, so that equal points are equal tuples."""
     return tuple((name, values[name]) for name, _ in declared)
 
 
 def best_point(judged: Mapping[Tunables, float]) -> Tunables | None:
-    """Return the fastest point (first judged wins a tie), or None where nothing is known.
-
-    Points that failed have infinite seconds: while nothing has passed, the search starts from the first point.
-    """
+    """Return the fastest point, the one judged first in a tie, or None where nothing is known."""
     return min(judged, key=lambda point: judged[point], default=None)
 
 
 def next_point(
-    declared: Sequence[tuple[str, tuple[int, ...]]],
-    judged: Mapping[Tunables, float],
-    pending: Collection[Tunables] = (),
+    declared: Declared, judged: Mapping[Tunables, float], pending: Collection[Tunables] = ()
 ) -> Tunables | None:
-    """Return the next point to judge, or None where the program is settled (or waits for points in flight).
+    """Return the next point to judge, or None where the program is settled, or waits for points in flight.
 
-    `declared` holds each tunable with its admissible values; `judged` maps points in the order of judging to their
-    seconds, infinite for a failure; `pending` are points in flight.
+    `judged` maps points to their seconds, infinite for a failure; `pending` are points in flight.
     """
     centre = best_point(judged)
     if centre is None:
         first = tuple((name, values[0]) for name, values in declared)
         return None if first in pending else first
-    promise = [_promise(judged, centre, axis) for axis in range(len(declared))]
-    steps = [step for step in _steps(declared, centre) if step[2] not in judged and step[2] not in pending]
-    steps.sort(key=lambda step: (step[0], -promise[step[1]], step[1]))
-    return steps[0][2] if steps else None
-
-
-def _steps(declared: Sequence[tuple[str, tuple[int, ...]]], centre: Tunables) -> list[tuple[int, int, Tunables]]:
-    """All points on the axes through `centre`, as (distance in ranks of value, index of the tunable, point)."""
     steps = []
     for axis, (name, values) in enumerate(declared):
-        ranks = sorted(values)
-        here = ranks.index(centre[axis][1])
-        for rank, value in enumerate(ranks):
-            if rank != here:
-                point = (*centre[:axis], (name, value), *centre[axis + 1 :])
-                steps.append((abs(rank - here), axis, point))
-    return steps
+        effects = _effects(judged, centre, axis)
+        for value in values:
+            point = (*centre[:axis], (name, value), *centre[axis + 1 :])
+            if point not in judged and point not in pending:
+                steps.append((_urgency(sorted(values), centre[axis][1], value, effects), axis, point))
+    return min(steps)[2] if steps else None
 
 
-def _promise(judged: Mapping[Tunables, float], centre: Tunables, axis: int) -> float:
-    """How much changing one tunable has mattered: the widest log-ratio among points that differ from here in it alone.
+def _effects(judged: Mapping[Tunables, float], centre: Tunables, axis: int) -> Effects:
+    """What each value of one tunable did, on average over pairs of points that differ in nothing else."""
+    lines: dict[Tunables, dict[int, float]] = defaultdict(dict)
+    for point, seconds in judged.items():
+        lines[point[:axis] + point[axis + 1 :]][point[axis][1]] = seconds
+    ratios: dict[int, list[float]] = defaultdict(list)
+    for line in lines.values():
+        here = line.get(centre[axis][1], math.inf)
+        if math.isfinite(here):
+            for value, seconds in line.items():
+                ratios[value].append(math.log(seconds / here))
+    return {value: sum(known) / len(known) for value, known in ratios.items()}
 
-    An axis never varied promises more than any other: there is everything to learn.
-    """
-    line = [seconds for point, seconds in judged.items() if _differ(point, centre) <= {axis}]
-    passed = [seconds for seconds in line if math.isfinite(seconds)]
-    if len(line) < 2:
-        return math.inf
-    return math.log(max(passed) / min(passed)) if len(passed) > 1 else 0.0
 
-
-def _differ(one: Tunables, other: Tunables) -> set[int]:
-    """The tunables in which two points differ."""
-    return {axis for axis, (mine, yours) in enumerate(zip(one, other, strict=True)) if mine != yours}
+def _urgency(ranks: Sequence[int], here: int, value: int, effects: Effects) -> tuple[int, float, int]:
+    """How soon a step should be tried, least first: (kind, effect, distance in ranks)."""
+    distance = abs(ranks.index(value) - ranks.index(here))
+    effect = effects.get(value)
+    if effect is not None:
+        return (0 if effect < 0.0 else 3, effect, distance)
+    low, high = sorted((here, value))
+    passed_over = [effects[between] for between in ranks if low < between < high and between in effects]
+    if any(worse > 0.0 for worse in passed_over):
+        return (2, 0.0, distance)
+    behind = [effect for other, effect in effects.items() if (other < here) != (value < here) and other != here]
+    return (1, -max(behind, default=0.0), distance)

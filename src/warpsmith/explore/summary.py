@@ -19,13 +19,13 @@ def render_summary(
     outcome: Outcome, stages: Sequence[FinishedStage], folder: Path | None, archive: str
 ) -> RenderableType:
     """Return the closing table. `stages` tells what came of each; `folder` is None where nothing was written."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), title_justify="left", title=_headline(outcome))
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column("stage", style="bold")
     table.add_column("seconds", justify="right")
     table.add_column("what happened")
     for stage in stages:
         table.add_row(stage.name, f"{stage.seconds:.1f}", stage.detail)
-    return Group(table, Text(), _results(outcome, folder, archive))
+    return Group(_headline(outcome), Text(), table, Text(), _results(outcome, folder, archive))
 
 
 def render_best(outcome: Outcome) -> Text:
@@ -40,7 +40,7 @@ def render_best(outcome: Outcome) -> Text:
 
 def _headline(outcome: Outcome) -> Text:
     text = render_best(outcome)
-    text.append(f"\nbound {duration(outcome.bound.seconds)} on {outcome.device}, limited by {outcome.bound.limit}\n")
+    text.append(f"\nbound {duration(outcome.bound.seconds)} on {outcome.device}, limited by {outcome.bound.limit}")
     return text
 
 

@@ -93,6 +93,8 @@ def _errors(due: Due, got: torch.Tensor) -> torch.Tensor:
         right = got == due.expected
         if due.alternatives is not None:
             right |= (due.alternatives == got).any(0)
+        if due.ranking is not None:
+            right |= due.ranking.accepts(got, due.expected)
         return torch.where(right, 0.0, torch.inf)
     errors = _scaled(due, due.unit, got)
     rounded = due.expected.to(got.dtype)

@@ -16,11 +16,12 @@ import torch
 
 from warpsmith.judge.mixtures import draw_any
 from warpsmith.judge.rounding import CORRELATED, UNIT_ROUNDOFF, scattered
-from warpsmith.records import Task, digest
+from warpsmith.judge.ties import Ranking, rankings
+from warpsmith.records import Arg, Graph, Ref, Task, digest
 from warpsmith.task import evaluate
 
 REPLICAS = 8
-FLIP_REPLICAS = 4
+FLIP_REPLICAS = 16
 FLIP_AMPLITUDE = 8.0
 POOL = 2
 CACHE_BYTES = 512 * 1024 * 1024
@@ -33,7 +34,8 @@ class Due:
     `expected` is the float64 answer (the exact one for integers and booleans), `eager` what PyTorch computes in the
     task's own precision. `unit` is, for each element of a floating output, how far one rounding error in every step
     may move it. For the others `alternatives` holds further answers that rounding may lead to, stacked along
-    dimension 0: an argmax of two values that differ by less than rounding has two right answers.
+    dimension 0: a comparison of two values that differ by less than rounding has two right answers. `ranking` is
+    there where the output holds indices, of which several may be right.
     """
 
     dtype: str
@@ -41,6 +43,7 @@ class Due:
     eager: torch.Tensor
     unit: torch.Tensor | None
     alternatives: torch.Tensor | None
+    ranking: Ranking | None = None
 
     @property
     def nbytes(self) -> int:
@@ -78,13 +81,15 @@ def refer(task: Task, family: str, seed: int, arguments: Mapping[str, torch.Tens
             for spec in floating:
                 step = (moved[spec.name] - expected[spec.name]).nan_to_num_(0.0, 0.0, 0.0)
                 squares[spec.name].addcmul_(step, step)
+    ranked = rankings(task, arguments, correlated=correlated) if discrete else {}
     flips: dict[str, list[torch.Tensor]] = {spec.name: [eager[spec.name]] for spec in discrete}
-    for replica in range(FLIP_REPLICAS if discrete else 0):
+    flipping = [spec.name for spec in discrete if spec.name not in ranked and _may_flip(task.graph, spec.name)]
+    for replica in range(FLIP_REPLICAS if flipping else 0):
         moved = scattered(
             task, arguments, replica, correlated=correlated, move_arguments=False, amplitude=FLIP_AMPLITUDE
         )
-        for spec in discrete:
-            flips[spec.name].append(moved[spec.name])
+        for name in flipping:
+            flips[name].append(moved[name])
     due: dict[str, Due] = {}
     for spec in floating:
         rounding = expected[spec.name].abs().nan_to_num(0.0, 0.0, 0.0) * UNIT_ROUNDOFF[spec.dtype]
@@ -92,8 +97,37 @@ def refer(task: Task, family: str, seed: int, arguments: Mapping[str, torch.Tens
         due[spec.name] = Due(spec.dtype, expected[spec.name], eager[spec.name], unit, None)
     for spec in discrete:
         alternatives = torch.stack(flips[spec.name])
-        due[spec.name] = Due(spec.dtype, expected[spec.name], eager[spec.name], None, alternatives)
+        due[spec.name] = Due(
+            spec.dtype, expected[spec.name], eager[spec.name], None, alternatives, ranked.get(spec.name)
+        )
     return Reference(family, seed, arguments, due)
+
+
+def _may_flip(graph: Graph, output: str) -> bool:
+    """Whether a discrete output is decided by floating values."""
+    nodes = {node.name: node for node in graph.nodes}
+    floating = {spec.name for spec in graph.arguments if spec.dtype in UNIT_ROUNDOFF}
+    waiting = [ref.name for spec, ref in graph.outputs if spec.name == output]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in floating:
+            return True
+        if name in nodes and name not in seen:
+            seen.add(name)
+            waiting += _refs_in((*nodes[name].args, *(value for _, value in nodes[name].kwargs)))
+    return False
+
+
+def _refs_in(args: tuple[Arg, ...]) -> list[str]:
+    """Return the names that arguments refer to, at any depth."""
+    names: list[str] = []
+    for arg in args:
+        if isinstance(arg, Ref):
+            names.append(arg.name)
+        elif isinstance(arg, tuple):
+            names += _refs_in(arg)
+    return names
 
 
 class References:

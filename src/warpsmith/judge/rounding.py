@@ -106,7 +106,7 @@ def _filter(result: torch.Tensor, args: Sequence[Any]) -> int:
 
 
 def _window(result: torch.Tensor, args: Sequence[Any]) -> int:
-    return math.prod(args[1])
+    return int(math.prod(args[1]))
 
 
 def _along(result: torch.Tensor, args: Sequence[Any]) -> int:
@@ -141,7 +141,7 @@ class Scatter(TorchDispatchMode):
     """Moves every arithmetic result by about one unit roundoff, times `amplitude`, while it is entered."""
 
     def __init__(self, task: Task, seed: int, *, correlated: bool, amplitude: float = 1.0) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._signs = torch.Generator().manual_seed(seed)
         self._unit = working_roundoff(task.graph) * amplitude
         self._significand = 1.0 / working_roundoff(task.graph)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 
@@ -98,17 +98,16 @@ class Trial:
 
 def conduct(execution: Execution, stage: Stage, reference: Reference) -> Failure | None:
     """Return what is wrong with how a call behaved, whatever it computed."""
-    place = {"family": reference.family, "seed": reference.seed}
+    family, seed = reference.family, reference.seed
     if execution.findings:
         finding = execution.findings[0]
-        return replace(Failure(stage, finding.kind, locate(finding), finding=finding), **place)
+        return Failure(stage, finding.kind, locate(finding), family, seed, finding=finding)
     if execution.overwritten:
-        names = ", ".join(execution.overwritten)
-        return Failure(stage, "input_overwritten", f"The program wrote to its input: {names}.", **place)
+        message = f"The program wrote to its input: {', '.join(execution.overwritten)}."
+        return Failure(stage, "input_overwritten", message, family, seed)
     if execution.trampled:
-        names = ", ".join(execution.trampled)
-        message = f"The program wrote outside the bounds of: {names}."
-        return Failure(stage, "out_of_bounds", message, **place)
+        message = f"The program wrote outside the bounds of: {', '.join(execution.trampled)}."
+        return Failure(stage, "out_of_bounds", message, family, seed)
     return None
 
 

@@ -9,7 +9,7 @@ from warpsmith.errors import ExpressionError, ProgramError
 from warpsmith.program.expressions import evaluate
 from warpsmith.program.parser import parse
 from warpsmith.program.tree import names_in
-from warpsmith.program.validate import place_of, validate_plan
+from warpsmith.program.validate import check_tunables, place_of, validate_plan
 from warpsmith.records import BoundLaunch, BoundPlan, Buffer, GpuSpec, Launch, Plan, TensorSpec
 
 # CUDA C++ programming guide, "Technical specifications per compute capability"; the same for all from 7.5 to 12.0.
@@ -63,14 +63,9 @@ def _names(
     plan: Plan, tensors: Mapping[str, TensorSpec], tunables: Mapping[str, int], gpu: GpuSpec
 ) -> Mapping[str, int]:
     """Return the values of device properties, tunables and symbols."""
-    declared = dict(plan.tunables)
-    if set(declared) != set(tunables):
-        raise ProgramError(f"tunables given {sorted(tunables)}, declared {sorted(declared)}")
-    for name, value in tunables.items():
-        if value not in declared[name]:
-            raise ProgramError(f"tunable {name} = {value} is not one of {list(declared[name])}")
+    check_tunables(plan, tunables)
     own = {name: "symbol" for name, _ in plan.symbols}
-    own |= dict.fromkeys(declared, "tunable") | {buffer.name: "buffer" for buffer in plan.buffers}
+    own |= dict.fromkeys(tunables, "tunable") | {buffer.name: "buffer" for buffer in plan.buffers}
     own |= dict.fromkeys(device_properties(gpu), "property of the device")
     for name in tensors:
         if name in own:

@@ -22,6 +22,7 @@ from warpsmith.program.cache import BuildCache
 from warpsmith.program.diagnostics import parse_diagnostics, parse_resources
 from warpsmith.program.flags import canonical_flags
 from warpsmith.program.includes import EMPTY_HEADERS, screen_includes
+from warpsmith.program.validate import check_tunables
 from warpsmith.program.worker import Compiled, CompilerProcess, header_directories, nvrtc_version
 from warpsmith.records import Build, Diagnostic, Program, digest
 
@@ -120,9 +121,7 @@ def compile_options(program: Program, tunables: Mapping[str, int], architecture:
     `max_registers`: NVRTC has one limit for a whole program.
     """
     plan = program.plan
-    declared = {name for name, _ in plan.tunables}
-    if declared != set(tunables):
-        raise ProgramError(f"tunables given {sorted(tunables)}, declared {sorted(declared)}")
+    check_tunables(plan, tunables)
     flags = canonical_flags(plan.flags)
     limits = {launch.max_registers for launch in plan.launches if launch.max_registers is not None}
     if len(limits) > 1:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from warpsmith.errors import SettingsError
 from warpsmith.records import Build, Diagnostic, KernelResources
 
 _MAGIC = b"warpsmith build 1\n"
@@ -24,12 +25,15 @@ class BuildCache:
 
     An entry is a magic line, the SHA-256 of the rest, and the rest compressed: the full identity of what was built
     (so that two programs whose short keys collide are told apart), what the compiler said, PTX and cubin. An entry
-    that is cut short, altered or of another format reads as missing.
+    that is cut short, altered or of another format reads as missing. Raises SettingsError if the folder cannot be made.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        (folder / "locks").mkdir(parents=True, exist_ok=True)
+        try:
+            (folder / "locks").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"builds cannot be kept in {folder}: {error.strerror}") from error
 
     def lock(self, key: str) -> FileLock:
         """Return the lock under which `key` is looked up and built; some keys share one."""

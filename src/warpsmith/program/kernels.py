@@ -26,12 +26,13 @@ from warpsmith.records import BoundLaunch, BoundPlan, Build, KernelResources
 
 _ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*(?:\(([^)]*)\))?([^{]*)\{(.*?)(?=\.entry|\Z)", re.DOTALL)
 _PARAMETER = re.compile(
-    r"\.param\s+(?:\.align\s+\d+\s+)?\.(?P<type>[a-z]\d+)(?P<pointer>\s+\.ptr)?"
-    r"[^,\[]*?(?P<name>[\w$]+)(?:\[(?P<bytes>\d+)\])?\s*\Z"
+    r"\.param\s+(?:\.align\s+\d+\s+)?\.(?P<type>[a-z]\d{1,3})(?P<pointer>\s+\.ptr)?"
+    r"[^,\[]*?(?P<name>[\w$]+)(?:\[(?P<bytes>\d{1,9})\])?\s*\Z"
 )
 _LOADED = re.compile(r"ld\.param\.[bus]64\s+(%\w+), \[([\w$]+)\]")
 _ADDRESS = re.compile(r"cvta\.to\.\w+\.u64\s+%\w+, (%\w+)")
-_THREADS = re.compile(r"\.(maxntid|reqntid)\s+([\d,\s]+)")
+_THREADS = re.compile(r"\.(maxntid|reqntid)\s+(\d{1,9}[\d,\s]*)")
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +76,13 @@ class Kernel:
 
 def kernels_in(ptx: str) -> Mapping[str, Kernel]:
     """Return every kernel that `ptx` defines, by name."""
-    return {match[1]: _kernel(*match.groups(default="")) for match in _ENTRY.finditer(ptx)}
+    return {match[1]: _kernel(*match.groups(default="")) for match in _ENTRY.finditer(_COMMENT.sub(" ", ptx))}
 
 
 def _kernel(name: str, parameters: str, directives: str, body: str) -> Kernel:
-    bounds = {match[1]: math.prod(map(int, match[2].split(","))) for match in _THREADS.finditer(directives)}
+    bounds = {
+        match[1]: math.prod(map(int, re.findall(r"\d{1,9}", match[2]))) for match in _THREADS.finditer(directives)
+    }
     addresses = {match[1] for match in _ADDRESS.finditer(body)}
     pointers = {match[2] for match in _LOADED.finditer(body) if match[1] in addresses}
     found = [_parameter(text.strip(), pointers) for text in parameters.split(",") if text.strip()]
@@ -89,7 +92,8 @@ def _kernel(name: str, parameters: str, directives: str, body: str) -> Kernel:
 def _parameter(text: str, pointers: set[str]) -> Parameter:
     match = _PARAMETER.match(text)
     if match is None:
-        raise ValueError(f"not a PTX parameter: {text!r}")
+        # Inline assembly can write anything here: what cannot be read takes no argument, which `misfits` then says.
+        return Parameter("b8", 0, False)
     width = int(match["type"][1:]) // 8
     is_pointer = match["pointer"] is not None or match["name"] in pointers
     return Parameter(match["type"], width * int(match["bytes"] or 1), is_pointer)

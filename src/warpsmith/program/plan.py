@@ -67,18 +67,25 @@ def parse_plan(text: str, file: str | None = None) -> Plan:
     if len(text) > MAX_PLAN_LENGTH:
         raise ProgramError(f"the plan has {len(text)} characters; {MAX_PLAN_LENGTH} is the limit", file=file)
     try:
-        plan = _plan_of(_PlanModel.model_validate(tomllib.loads(text)))
+        plan = _plan_of(_PlanModel.model_validate(_tables(text)))
         validate_plan(plan)
-    except tomllib.TOMLDecodeError as error:
-        place = re.search(r"at line (\d+)", str(error))
-        raise ProgramError(f"not TOML: {error}", file=file, line=int(place[1]) if place else None) from error
-    except RecursionError as error:
-        raise ProgramError("not a plan: nested too deep", file=file) from error
     except ValidationError as error:
-        _refuse(error.errors()[0], file)
+        # A misspelt key is also a missing one: the misspelling says more.
+        _refuse(min(error.errors(), key=lambda found: found["type"] != "extra_forbidden"), file)
     except ProgramError as error:
-        raise type(error)(error.message, file=file) from error
+        raise type(error)(error.message, file=file, line=error.line) from error
     return plan
+
+
+def _tables(text: str) -> dict[str, object]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ProgramError("not a plan: nested too deep") from error
+    except ValueError as error:
+        # Mostly TOMLDecodeError; an integer of thousands of digits is refused by `int` itself.
+        place = re.search(r"at line (\d+)", str(error))
+        raise ProgramError(f"not TOML: {error}", line=int(place[1]) if place else None) from error
 
 
 def format_plan(plan: Plan) -> str:
@@ -169,7 +176,10 @@ def _refuse(error: ErrorDetails, file: str | None) -> Never:
         raise ProgramError(f"{where}unknown {kind} {str(path[-1])!r}{suggest(str(path[-1]), known)}", file=file)
     if error["type"] == "missing":
         raise ProgramError(f"{_place(path[:-1])}: {str(path[-1])!r} is missing", file=file)
-    raise ProgramError(f"{place}: {error['msg'][:1].lower()}{error['msg'][1:]}", file=file)
+    message = "must be text, or an integer where an expression may stand"
+    if error["type"] != "string_type":
+        message = error["msg"].replace("Input should", "should", 1)
+    raise ProgramError(f"{place}: {message}", file=file)
 
 
 def _place(path: tuple[int | str, ...]) -> str:

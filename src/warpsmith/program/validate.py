@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from warpsmith.errors import ExpressionError, ProgramError
@@ -69,6 +69,16 @@ def validate_plan(plan: Plan) -> None:
     for number, launch in enumerate(plan.launches, 1):
         _check_launch(place_of(number, launch.kernel), launch)
     canonical_flags(plan.flags)
+
+
+def check_tunables(plan: Plan, tunables: Mapping[str, int]) -> None:
+    """Raise ProgramError unless `tunables` gives one of the declared values for each tunable of the plan."""
+    declared = dict(plan.tunables)
+    if set(declared) != set(tunables):
+        raise ProgramError(f"tunables given {sorted(tunables)}, declared {sorted(declared)}")
+    for name, value in tunables.items():
+        if isinstance(value, bool) or value not in declared[name]:
+            raise ProgramError(f"tunable {name} = {value} is not one of {list(declared[name])}")
 
 
 def place_of(number: int, kernel: str) -> str:

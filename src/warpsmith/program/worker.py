@@ -100,20 +100,21 @@ class CompilerProcess:
             self._crash = Compiled(False, "", "", b"", str(death))
             return None
         self._served += 1
-        log, ptx, cubin = blobs
+        log, ptx, cubin = blobs[0].decode(errors="replace").rstrip("\0"), blobs[1].decode(errors="replace"), blobs[2]
         code = int(head["result"])
-        if code in (_OUT_OF_MEMORY, _INTERNAL):
+        exhausted = code == _OUT_OF_MEMORY or "catastrophic error: out of memory" in log
+        if exhausted or code == _INTERNAL:
             self.close()
-        if code == _OUT_OF_MEMORY:
+        if exhausted:
             return Compiled(False, "", "", b"", f"the compiler ran out of its {self._memory_mb} MiB of memory")
-        return Compiled(code == 0, log.decode(errors="replace").rstrip("\0"), ptx.decode(errors="replace"), cubin)
+        return Compiled(code == 0, log, ptx, cubin)
 
     def start(self) -> None:
         """Start the process if it does not run. Raises CompilerUnavailable if it cannot."""
         if self._process is not None and self._process.poll() is None:
             return
         self.close()
-        command = [sys.executable, "-P", "-s", str(Path(__file__).with_name("compiler.py"))]
+        command = [sys.executable, "-P", str(Path(__file__).with_name("compiler.py"))]
         command += [str(self._memory_mb << 20), str(2 * self._timeout + 5), *map(str, header_directories())]
         environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process

@@ -53,7 +53,7 @@ def export(
     module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], file: str | None, name: str
 ) -> ExportedProgram:
     """Export `module` for the shapes of its example arguments. Raises TaskError with the line to blame."""
-    with quiet(), torch.no_grad(), Blame(f"{name}.forward", file):
+    with quiet(), torch.no_grad(), Blame(f"{name}.forward", file, "cannot be exported:"):
         exported: ExportedProgram = torch.export.export(module, args, kwargs, strict=False).run_decompositions({})
         return exported
 
@@ -304,9 +304,9 @@ def _is_quiet(node: torch.fx.Node, base: str) -> bool:
 
 
 def _says_nothing(argument: torch._C.Argument, value: object) -> bool:
-    if argument.name.startswith("cudnn_enable"):
-        return True
-    return argument.has_default_value() and bool(value == argument.default_value)
+    if not argument.has_default_value():
+        return False
+    return argument.name.startswith("cudnn_enable") or bool(value == argument.default_value)
 
 
 def _same_dtype(node: torch.fx.Node) -> bool:

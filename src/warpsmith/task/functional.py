@@ -11,7 +11,7 @@ import torch
 
 from warpsmith.errors import TaskError
 from warpsmith.records import Arg, DTypeArg, Graph, Node, Ref, Task, TensorSpec
-from warpsmith.task.phrases import phrase
+from warpsmith.task.phrases import gives_first_only, phrase
 
 
 def emit(graph: Graph, name: str) -> str:
@@ -54,7 +54,9 @@ def run(source: str, graph: Graph, arguments: Mapping[str, torch.Tensor]) -> dic
     return {graph.results[0].name: result}
 
 
-def check(task: Task, results: Sequence[torch.Tensor], changed: Mapping[str, torch.Tensor]) -> None:
+def check(
+    task: Task, results: Sequence[torch.Tensor], changed: Mapping[str, torch.Tensor], file: str | None = None
+) -> None:
     """Execute the functional source of `task` and compare it with what the module itself computed.
 
     `results` are the module's own outputs in order; `changed` its parameters and buffers after the call, by name.
@@ -70,11 +72,15 @@ def check(task: Task, results: Sequence[torch.Tensor], changed: Mapping[str, tor
             expected[name] = changed[old]
     for old, value in changed.items():
         if old not in new and old in task.state and not _same(task.state[old], value):
-            raise TaskError(f"the module changes {old}, but its export does not", file=task.origin)
+            raise TaskError(f"the module changes {old}, but its export does not", file=file)
     for name, value in expected.items():
         problem = _difference(got[name], value)
         if problem:
-            raise TaskError(f"the functional form of {task.name} computes another {name}: {problem}", file=task.origin)
+            raise TaskError(
+                f"the functional form of {task.name} computes another {name}: {problem}; "
+                "the module may keep state outside its buffers, or not be deterministic",
+                file=file,
+            )
 
 
 def _difference(got: torch.Tensor, due: torch.Tensor) -> str | None:
@@ -101,17 +107,16 @@ def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _line(graph: Graph, node: Node) -> str:
-    single = len(node.outputs) == 1
     target = node.name
-    if not single and _takes_first_only(graph, node):
-        target, single = f"{node.name}, *_", True
+    if _takes_first_only(node) and not gives_first_only(node):
+        target = f"{node.name}, *_"
     return f"{target} = {phrase(node, lambda arg: _show(graph, arg))}"
 
 
-def _takes_first_only(graph: Graph, node: Node) -> bool:
-    return [spec is not None for spec in node.outputs].index(True) == 0 and sum(
-        spec is not None for spec in node.outputs
-    ) == 1
+def _takes_first_only(node: Node) -> bool:
+    """Tell nodes of several results of which the first alone is used; they are written without an index."""
+    used = [spec is not None for spec in node.outputs]
+    return len(used) > 1 and used[0] and sum(used) == 1
 
 
 def _show(graph: Graph, arg: Arg) -> str:
@@ -128,7 +133,7 @@ def _show(graph: Graph, arg: Arg) -> str:
 
 def _show_ref(graph: Graph, ref: Ref) -> str:
     for node in graph.nodes:
-        if node.name == ref.name and len(node.outputs) > 1 and not _takes_first_only(graph, node):
+        if node.name == ref.name and len(node.outputs) > 1 and not _takes_first_only(node):
             return f"{ref.name}[{ref.index}]"
     return ref.name
 

@@ -8,6 +8,7 @@ and keep their values. Where an operator has a restricted domain, NaN simply app
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -35,7 +36,7 @@ def _equal(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
 
 
 def _alternating(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
-    sign = 1.0 - 2.0 * (torch.arange(_normal(shape, g).numel()) % 2)
+    sign = 1.0 - 2.0 * (torch.arange(math.prod(shape)) % 2)
     return _normal(shape, g).abs() * sign.reshape(shape)
 
 
@@ -154,7 +155,11 @@ def _floating(spec: TensorSpec, family: str, g: torch.Generator) -> torch.Tensor
     dtype = dtype_of(spec.dtype)
     if family == "zeros_subnormals":
         return _zeros_subnormals(spec.shape, dtype, g)
-    return _FLOATING.get(family, _normal)(spec.shape, g).to(dtype).contiguous()
+    values = _FLOATING.get(family, _normal)(spec.shape, g)
+    if dtype == torch.float16:
+        # A sum of a few squares must not leave the range of half.
+        values = values.clamp(-64.0, 64.0)
+    return values.to(dtype).contiguous()
 
 
 def _zeros_subnormals(shape: tuple[int, ...], dtype: torch.dtype, g: torch.Generator) -> torch.Tensor:
@@ -210,17 +215,17 @@ def _buffer(own: torch.Tensor, kind: str, g: torch.Generator) -> torch.Tensor:
     uniform = torch.rand(shape, generator=g, dtype=torch.float64)
     if kind == "variance":
         return (0.5 + 1.5 * uniform).to(own.dtype)
+    if kind == "state" or not own.any():
+        return _parameter(own, g)
     # A table or an additive mask: signs, zeros and infinities have a meaning.
     return (own.to(torch.float64) * (0.75 + 0.5 * uniform)).to(own.dtype)
 
 
 def _running_statistics(graph: Graph) -> dict[str, str]:
-    """Tell buffers that hold running means and variances, and counters, from tables."""
-    tracer, kinds = Tracer(graph), {}
-    integers = {spec.name for spec in graph.buffers if not _is_floating(spec)}
-    for old, _ in graph.updates:
-        if old in integers:
-            kinds[old] = "counter"
+    """Tell buffers that hold running means and variances, counters and other state, from tables."""
+    tracer = Tracer(graph)
+    floating = {spec.name for spec in graph.buffers if _is_floating(spec)}
+    kinds = {old: "state" if old in floating else "counter" for old, _ in graph.updates}
     for node in graph.nodes:
         for index, kind in _statistics_of(node):
             name = tracer.source(node.args[index]) if index < len(node.args) else None

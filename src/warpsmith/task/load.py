@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
@@ -45,11 +47,11 @@ def load_task(target: str | Path) -> Task:
     with importing_from(Path(file).parent), seeded(SEED):
         namespace = execute(text, file)
         found = _module_class(namespace, class_name, file)
-        torch.manual_seed(SEED)
+        _seed(SEED)
         init = _call_if_defined(namespace, "get_init_inputs", file)
-        torch.manual_seed(SEED)
+        _seed(SEED)
         examples = _example_inputs(namespace, file)
-        torch.manual_seed(SEED)
+        _seed(SEED)
         with Blame(f"the constructor of {found.__name__}", file), quiet():
             module = found(**init) if isinstance(init, dict) else found(*(init or ()))
         name = Path(file).stem if class_name is None else f"{Path(file).stem}-{class_name}"
@@ -73,13 +75,27 @@ def task_from_module(module: torch.nn.Module, example_inputs: object, name: str 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's generator inside, and give the caller's state back afterwards."""
-    state = torch.get_rng_state()
-    torch.manual_seed(seed)
+    """Seed every generator inside; afterwards give the caller's states and default dtype back."""
+    state, plain, array, dtype = (
+        torch.get_rng_state(),
+        random.getstate(),
+        np.random.get_state(),
+        torch.get_default_dtype(),
+    )
+    _seed(seed)
     try:
         yield
     finally:
         torch.set_rng_state(state)
+        random.setstate(plain)
+        np.random.set_state(array)
+        torch.set_default_dtype(dtype)
+
+
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
 
 
 def draw_module_inputs(task: Task, seed: int) -> dict[str, torch.Tensor]:
@@ -90,7 +106,7 @@ def draw_module_inputs(task: Task, seed: int) -> dict[str, torch.Tensor]:
     file, class_name = _split(task.origin)
     with importing_from(Path(file).parent), seeded(SEED):
         namespace = execute(task.source, file)
-        torch.manual_seed(seed)
+        _seed(seed)
         drawn = _example_inputs(namespace, file)
         found = _module_class(namespace, class_name, file)
     signature = inspect.signature(found.forward)
@@ -235,6 +251,8 @@ def _check_input(label: str, tensor: torch.Tensor, file: str | None, line: int |
 
 
 def _check_state(module: torch.nn.Module, file: str | None) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TaskError("the module is compiled by TorchScript; give the module that it was made from", file=file)
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if torch.nn.parameter.is_lazy(tensor):
             raise TaskError(f"parameter {name} is lazy; call the module once before", file=file)
@@ -271,7 +289,7 @@ def _task(
         examples=inputs,
         module_inputs=module_inputs,
     )
-    check(task, [*names.values()], changed)
+    check(task, [*names.values()], changed, file)
     return task
 
 

@@ -77,7 +77,7 @@ _REDUCTIONS = ("none", "mean", "sum")
 def phrase(node: Node, show: Show) -> str:
     """Return the right-hand side of the assignment that computes `node`."""
     base = node.op.split(".")[1]
-    special = _SPECIAL.get(node.op)
+    special = _FIRST_ONLY[node.op] if gives_first_only(node) else _SPECIAL.get(node.op)
     if special is not None:
         text = special(node, show)
         if text is not None:
@@ -166,9 +166,31 @@ def _cross_entropy(node: Node, show: Show) -> str | None:
     return f"F.cross_entropy({', '.join(parts)})"
 
 
+def _instance_norm(node: Node, show: Show) -> str | None:
+    source, weight, bias, mean, variance, from_input, momentum, eps, *_ = node.args
+    given = {"running_mean": mean, "running_var": variance, "weight": weight, "bias": bias}
+    parts = [show(source), *(f"{name}={show(value)}" for name, value in given.items() if value is not None)]
+    parts += [] if from_input is True else [f"use_input_stats={show(from_input)}"]
+    return f"F.instance_norm({', '.join([*parts, f'momentum={show(momentum)}', f'eps={show(eps)}'])})"
+
+
+def _batch_norm(node: Node, show: Show) -> str | None:
+    source, weight, bias, mean, variance, _, eps = node.args
+    return f"F.batch_norm({', '.join(map(show, (source, mean, variance, weight, bias)))}, eps={show(eps)})"
+
+
+def gives_first_only(node: Node) -> bool:
+    """Tell nodes of several results of which only the first is used, and whose phrase gives just that one."""
+    return node.op in _FIRST_ONLY and [spec is not None for spec in node.outputs] == [True, False, False]
+
+
+_FIRST_ONLY: Mapping[str, Callable[[Node, Show], str | None]] = {
+    "aten._native_batch_norm_legit_no_training.default": _batch_norm,
+}
 _SPECIAL: Mapping[str, Callable[[Node, Show], str | None]] = {
     "aten._to_copy.default": _cast,
     "aten.embedding.default": _embedding,
+    "aten.instance_norm.default": _instance_norm,
     "aten.softmax.int": _softmax,
     "aten.log_softmax.int": _softmax,
     "aten.slice.Tensor": _slice,

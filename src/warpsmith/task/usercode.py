@@ -12,19 +12,19 @@ from types import ModuleType, TracebackType
 from warpsmith.errors import TaskError, WarpsmithError
 from warpsmith.records import digest
 
-_DATA_DEPENDENT = ("GuardOnDataDependentSymNode", "UserError", "UncapturedHigherOrderOpError")
-
 
 class Blame:
     """A context in which the user's code runs. Whatever it raises leaves as a `TaskError`.
 
-    `what` is the subject of the message ("the constructor of Model"); `file` is the file to look for in the
-    traceback, whose innermost frame gives the line. Interrupts pass through; `sys.exit` in a user's file does not.
+    `what` is the subject of the message ("the constructor of Model") and `verb` what went wrong with it; `file` is
+    the file to look for in the traceback, whose innermost frame gives the line. Interrupts pass through; `sys.exit`
+    in a user's file does not.
     """
 
-    def __init__(self, what: str, file: str | None) -> None:
+    def __init__(self, what: str, file: str | None, verb: str = "raised") -> None:
         self.what = what
         self.file = file
+        self.verb = verb
 
     def __enter__(self) -> None:
         return None
@@ -32,20 +32,21 @@ class Blame:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if error is None or isinstance(error, WarpsmithError) or not isinstance(error, (Exception, SystemExit)):
             return
-        raise TaskError(f"{self.what} {_describe(error)}", file=self.file, line=_line(error, self.file)) from error
+        message = f"{self.what} {_describe(error, self.verb)}"
+        raise TaskError(message, file=self.file, line=_line(error, self.file)) from error
 
 
-def _describe(error: BaseException) -> str:
+def _describe(error: BaseException, verb: str) -> str:
     if isinstance(error, SyntaxError):
         return f"is not valid Python: {error.msg}"
     if isinstance(error, ModuleNotFoundError):
         return f"needs the package {error.name!r}, which is not installed here"
-    if type(error).__name__ in _DATA_DEPENDENT:
+    if type(error).__name__ == "GuardOnDataDependentSymNode":
         return (
             "cannot be exported: its control flow or a shape depends on the values of tensors "
             f"({_first_line(error)}); express the choice with torch.where, or take it out of the module"
         )
-    return f"raised {type(error).__name__}: {_first_line(error)}"
+    return f"{verb} {type(error).__name__}: {_first_line(error)}"
 
 
 def _first_line(error: BaseException) -> str:

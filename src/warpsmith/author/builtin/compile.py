@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from warpsmith.author.builtin.index import axes_of, lift
 from warpsmith.author.builtin.kernels import FAMILIES, Gene, Kernels, Scope
 from warpsmith.author.builtin.kernels.snippets import pasted
 from warpsmith.author.builtin.lowering import lower
@@ -14,7 +15,6 @@ from warpsmith.author.builtin.printer import FAST_FUNCTIONS, HELPERS
 from warpsmith.author.builtin.recipe import Recipe
 from warpsmith.author.builtin.regions import Cut, Region, cut
 from warpsmith.author.builtin.scalar import Apply, walk
-from warpsmith.author.builtin.index import axes_of, lift
 from warpsmith.author.builtin.values import Virtual
 from warpsmith.records import Buffer, GpuSpec, Graph, Plan, Program, frozen
 
@@ -53,7 +53,7 @@ def compile_graph(graph: Graph, recipe: Recipe, gpu: GpuSpec) -> Compiled:
         asked = recipe.genes.get(region.name, {})
         choice = {g.name: asked[g.name] if asked.get(g.name) in g.choices else g.choices[0] for g in genes}
         label = labels[region.name]
-        prefix = f"{label.upper()}_" if len(parts.regions) > 1 else ""
+        prefix = f"{label.removesuffix('_kernel').upper()}_" if len(parts.regions) > 1 else ""
         scope = Scope(label, prefix, wide, fast=choice.get("math") == "fast")
         emitted = family.emit(region, choice, scope)
         helpers = emitted.helpers | scope.helpers
@@ -96,13 +96,18 @@ def _math_genes(region: Region) -> tuple[Gene, ...]:
 
 
 def _labels(regions: Sequence[Region]) -> dict[str, str]:
-    """Short names for kernels: that of the node, or with what is computed for it where two would clash."""
+    """Names for kernels: that of the node, or with what is computed for it where two would clash.
+
+    The ending keeps them apart from the functions of the CUDA library.
+    """
     anchors = [r.name if r.producers else r.outputs[0].value.name for r in regions]
-    nodes = [re.sub(r"\W", "_", anchor.split(".")[0]) for anchor in anchors]
-    return {
-        region.name: node if nodes.count(node) == 1 else re.sub(r"\W", "_", region.name)
-        for region, node in zip(regions, nodes, strict=True)
-    }
+    short = [_identifier(anchor.split(".")[0]) for anchor in anchors]
+    chosen = [s if short.count(s) == 1 else _identifier(r.name) for s, r in zip(short, regions, strict=True)]
+    return {region.name: f"{label}_kernel" for region, label in zip(regions, chosen, strict=True)}
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"\W", "_", name)
 
 
 def _assemble(graph: Graph, parts: Cut, kernels: Sequence[Kernels]) -> Program:

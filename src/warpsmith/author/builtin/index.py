@@ -103,7 +103,7 @@ class Index:
         if by == 1:
             return self
         whole, rest = self._split(by)
-        if 0 <= rest.low and rest.high < by:
+        if rest.low >= 0 and rest.high < by:
             return whole
         for g, upper, _ in rest._coarser(by):
             return whole + upper // (by // g)
@@ -116,7 +116,7 @@ class Index:
         if by == 1:
             return Index()
         _, rest = self._split(by)
-        if 0 <= rest.low and rest.high < by:
+        if rest.low >= 0 and rest.high < by:
             return rest
         for g, upper, lower in rest._coarser(by):
             return (upper % (by // g)) * g + lower
@@ -135,7 +135,7 @@ class Index:
         """Yield (g, u, l) with self = g·u + l, g dividing `by`, 0 ≤ l < g: only u matters to a division by `by`."""
         for g in sorted({math.gcd(c, by) for _, c in self.terms} - {1, by}, reverse=True):
             upper, lower = self._split(g)
-            if 0 <= lower.low and lower.high < g:
+            if lower.low >= 0 and lower.high < g:
                 yield g, upper, lower
         common = math.gcd(by, *(c for _, c in self.terms))
         if common > 1 and self.terms:

@@ -41,8 +41,33 @@ _INFIX: Mapping[str, tuple[str, int]] = {
     "bit_xor": ("^", _BITS),
 }
 _FUNCTIONS = frozenset(
-    "exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh erf erfc floor ceil trunc "
-    "pow fmod".split()
+    [
+        "exp",
+        "exp2",
+        "expm1",
+        "log",
+        "log2",
+        "log10",
+        "log1p",
+        "sqrt",
+        "rsqrt",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "erf",
+        "erfc",
+        "floor",
+        "ceil",
+        "trunc",
+        "pow",
+        "fmod",
+    ]
 )
 # Fast intrinsics that may stand for exact functions where the recipe says so (CUDA C++ Programming Guide, 17.2).
 _FAST = {"exp": "__expf", "log": "__logf", "log2": "__log2f", "log10": "__log10f", "sin": "__sinf", "cos": "__cosf"}
@@ -72,7 +97,21 @@ __device__ __forceinline__ long long wrap_index(long long at, long long extent) 
 _CALLS = {"maximum": "maximum", "minimum": "minimum", "sigmoid": "sigmoid", "sign": "sign", "div_floor": "floor_divide",
           "remainder": "remainder_of", "wrap_index": "wrap_index"}  # fmt: skip
 OPERATIONS = frozenset(
-    {*_INFIX, *_FUNCTIONS, *_CALLS, "neg", "not", "bit_not", "abs", "round", "reciprocal", "div", "div_trunc", "where", "cast"}
+    {
+        *_INFIX,
+        *_FUNCTIONS,
+        *_CALLS,
+        "neg",
+        "not",
+        "bit_not",
+        "abs",
+        "round",
+        "reciprocal",
+        "div",
+        "div_trunc",
+        "where",
+        "cast",
+    }
 )
 
 
@@ -199,7 +238,10 @@ class Printer:
             sign = {"neg": "-", "not": "!", "bit_not": "~"}[op]
             return f"{sign}{self._tight(args[0], _ATOM)}", _UNARY
         if op == "where":
-            condition, yes, no = (self._tight(a, _OR) for a in args)
+            chosen = args[1]
+            if isinstance(chosen, Load) and chosen.guard is args[0]:  # the choice itself is the guard
+                chosen = Load(chosen.tensor, chosen.index, chosen.stored)
+            condition, yes, no = (self._tight(a, _OR) for a in (args[0], chosen, args[2]))
             return f"{condition} ? {yes} : {no}", _CHOICE
         if op == "cast":
             return f"{_cast_name(node.dtype)}({self.value(args[0])})", _ATOM

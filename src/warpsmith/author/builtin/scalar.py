@@ -141,7 +141,9 @@ class Result(Scalar):
 
     __slots__ = ("coords", "guard", "part", "producer")
 
-    def __init__(self, producer: Producer, part: int, coords: tuple[Index, ...], dtype: str, guard: Scalar | None = None):
+    def __init__(
+        self, producer: Producer, part: int, coords: tuple[Index, ...], dtype: str, guard: Scalar | None = None
+    ):
         self.producer, self.part, self.coords, self.dtype, self.guard = producer, part, coords, dtype, guard
 
     @property

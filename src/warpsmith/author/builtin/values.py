@@ -74,9 +74,7 @@ class Producer(Value):
         raise AssertionError(f"{type(self).__name__} has no operands")
 
 
-ReductionKind = Choice[
-    "sum", "prod", "max", "min", "any", "all", "argmax", "argmin", "mean_var", "max_sumexp"
-]
+ReductionKind = Choice["sum", "prod", "max", "min", "any", "all", "argmax", "argmin", "mean_var", "max_sumexp"]
 ScanKind = Choice["sum", "prod"]
 
 

@@ -487,10 +487,7 @@ OPERATIONS: dict[str, Callable[[Instruction], Operation]] = {
     **{name: _logic for name in ("and", "or", "xor", "not", "cnot")},
     "shl": _shift,
     "shr": _shift,
-    **{
-        name: _bits
-        for name in ("bfe", "bfi", "brev", "clz", "popc", "bfind", "sad", "prmt", "shf", "dp4a", "dp2a")
-    },
+    **{name: _bits for name in ("bfe", "bfi", "brev", "clz", "popc", "bfind", "sad", "prmt", "shf", "dp4a", "dp2a")},
     "lop3": _lop3,
     "copysign": _copysign,
     "szext": _sign_extend,

@@ -267,7 +267,7 @@ def _mov(e: Emitter, step: Instruction) -> str:
         if isinstance(target, Register) and target.name in e.home and e.home[target.name].itemsize == dtype.itemsize:
             dtype = e.home[target.name]
         e.write(step, target, e.read(step, source, dtype), dtype)
-    return "int"
+    return "other"
 
 
 def _pack(e: Emitter, step: Instruction, target: Operand, source: Vector, dtype: DType) -> None:
@@ -308,7 +308,7 @@ def _cvta(e: Emitter, step: Instruction) -> str:
     if base:
         text = f"{text} {'-' if back else '+'} {e.number(base, np.dtype(np.int64))}"
     e.write(step, step.operands[0], f"({text})", np.dtype(np.int64))
-    return "int"
+    return "other"
 
 
 def _isspacep(e: Emitter, step: Instruction) -> str:
@@ -378,7 +378,7 @@ def _ld(e: Emitter, step: Instruction) -> str:
     dtype = _memory_dtype(e, kind, targets)
     if space == "param":
         _ld_param(e, step, targets, where, kind)
-        return "int"
+        return "other"
     base, offset = _base(e, step, where, space)
     site = e.site(step, space, dtype, count, offset, strong=strong, read_only=read_only)
     call = f"{e.object(memory.load)}(M, F, {site}, {base})"

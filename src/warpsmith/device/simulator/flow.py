@@ -417,9 +417,7 @@ def _barrier(instruction: Instruction, target: int) -> Barrier:
         return Barrier(instruction, middle[0], middle[1] if len(middle) > 1 else None, False, target)
     if names not in (["sync"], ["arrive"]):
         raise instruction.fail("unknown form of barrier")
-    return Barrier(
-        instruction, operands[0], operands[1] if len(operands) > 1 else None, names == ["arrive"], target
-    )
+    return Barrier(instruction, operands[0], operands[1] if len(operands) > 1 else None, names == ["arrive"], target)
 
 
 # ---------------------------------------------------------------------------------------------------------- liveness

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import Protocol
 
 from warpsmith.author.builtin.index import Axis, Index, lift
 from warpsmith.author.builtin.printer import CTYPES, Printer
@@ -160,11 +160,13 @@ class Store:
     @property
     def place(self) -> Load:
         """The element, as if it were read."""
-        return cast("Load", Load(self.tensor, self.index, self.dtype))
+        return Load(self.tensor, self.index, self.dtype)
 
     def hand_over(self, printer: Printer) -> str:
         """Return the statement."""
-        return f"{pointer(self.tensor)}[{printer.index(self.index)}] = {narrowed(self.dtype, printer.value(self.value))};"
+        return (
+            f"{pointer(self.tensor)}[{printer.index(self.index)}] = {narrowed(self.dtype, printer.value(self.value))};"
+        )
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from warpsmith.author.builtin.kernels.passes import Step
 class Mapping:
     """`threads` work on each row; `lane` is a thread's number among them.
 
-    `setup` defines `row` and, where there is more than one thread, `lane`. `reduce` names the function that merges
-    accumulators over a row. `inside` is the condition under which results may be written.
+    `setup`, which may use ROWS, defines `row` and, where there is more than one thread, `lane`. `reduce` names the function that merges
+    accumulators over a row. `inside` is the condition under which results may be written. Where `looped`, the second
+    line of the setup opens a loop around all that follows.
     """
 
     setup: tuple[str, ...]
@@ -25,6 +26,7 @@ class Mapping:
     block: tuple[str, ...]
     tunables: tuple[tuple[str, tuple[int, ...]], ...]
     inside: str = ""
+    looped: bool = False
 
     def merge(self, step: Step) -> list[str]:
         """Return the statement that merges an accumulator over the threads of its row."""
@@ -32,15 +34,17 @@ class Mapping:
 
 
 def thread_per_row(rows: int, scope: Scope) -> Mapping:
-    """Each thread reduces a row by itself: short rows, or rows that lie side by side."""
-    block = scope.tunable("BLOCK")
+    """Each thread reduces a row by itself, then the next: short rows, or rows that lie side by side."""
+    block, turns = scope.tunable("BLOCK"), scope.tunable("ROWS_PER_THREAD")
     setup = (
-        f"const {scope.integer} row = {scope.integer}(blockIdx.x) * {block} + threadIdx.x;",
-        f"if (row >= {rows}) return;",
+        "#pragma unroll",
+        f"for (int turn = 0; turn < {turns}; ++turn) {{",
+        f"const {scope.integer} row = ({scope.integer}(blockIdx.x) * {turns} + turn) * {block} + threadIdx.x;",
+        "if (row >= ROWS) return;",
     )
-    return Mapping(
-        setup, "1", "", "", block, (f"ceil_div({rows}, {block})",), (block,), ((block, (128, 64, 256, 512)),)
-    )
+    tunables = ((block, (128, 64, 256, 512)), (turns, (1, 2, 4)))
+    grid = f"ceil_div({rows}, {block} * {turns})"
+    return Mapping(setup, "1", "", "", block, (grid,), (block,), tunables, looped=True)
 
 
 def warp_per_row(rows: int, scope: Scope) -> Mapping:
@@ -49,7 +53,7 @@ def warp_per_row(rows: int, scope: Scope) -> Mapping:
     setup = [
         f"const {scope.integer} row = {scope.integer}(blockIdx.x) * {warps} + threadIdx.x / 32;",
         "const int lane = threadIdx.x % 32;",
-        f"if (row >= {rows}) return;  // whole warps leave together",
+        "if (row >= ROWS) return;  // whole warps leave together",
     ]
     return Mapping(
         tuple(setup), "32", "warp_reduce", "warp_reduce", f"32 * {warps}", (f"ceil_div({rows}, {warps})",),
@@ -73,7 +77,7 @@ def columns(rows: int, scope: Scope) -> Mapping:
     setup = [f"const int row = {place};"]
     inside = ""
     if rows % 32:
-        setup = [f"const bool inside = {place} < {rows};", f"const int row = inside ? {place} : {rows - 1};"]
+        setup = [f"const bool inside = {place} < ROWS;", f"const int row = inside ? {place} : ROWS - 1;"]
         inside = "inside"
     return Mapping(
         (*setup, "const int lane = threadIdx.y;"), height, f"column_reduce<32, {height}>", "column_reduce",

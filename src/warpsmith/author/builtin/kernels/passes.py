@@ -98,7 +98,17 @@ def _steps(producer: Reduction, source: Scalar, one_pass: bool, variable: object
     name = variable(stem)
     value = Local(f"{name}.value", dtype)
     if dtype == "bool":
-        return [Step(struct, "bool", name, cast(source, "bool"), False, ((0, cast(Local(f"{name}.value", "int32"), "bool")),), producer)]
+        return [
+            Step(
+                struct,
+                "bool",
+                name,
+                cast(source, "bool"),
+                False,
+                ((0, cast(Local(f"{name}.value", "int32"), "bool")),),
+                producer,
+            )
+        ]
     if len(producer.parts) == 2:
         place = cast(Local(f"{name}.at", "int32"), "int64")
         return [Step(struct, dtype, name, source, True, ((0, value), (1, place)), producer)]

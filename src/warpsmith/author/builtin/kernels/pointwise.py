@@ -45,34 +45,33 @@ class Pointwise:
         names, params = parameters(loads(values), [(o.name, o.dtype) for o in region.outputs])
         body = lanes.body(scope.printer(), stores)
         block, items = scope.tunable("BLOCK"), scope.tunable("ITEMS")
-        total = "COUNT"
         text = [f"constexpr {scope.integer} COUNT = {count // vec};  // {'vectors' if vec > 1 else 'elements'}"]
         if genes["algorithm"] == "tiles":
             text += [
                 "#pragma unroll",
                 f"for (int item = 0; item < {items}; ++item) {{",
                 f"    const {scope.integer} i = ({scope.integer}(blockIdx.x) * {items} + item) * {block} + threadIdx.x;",
-                f"    if (i < {total}) {{",
+                "    if (i < COUNT) {",
                 *indented(body, 2),
                 "    }",
                 "}",
             ]
             grid = f"ceil_div({count // vec}, {block} * {items})"
-            tunables = ((block, (256, 128, 512, 1024)), (items, (1, 2, 4)))
+            tunable: tuple[str, tuple[int, ...]] = (items, (1, 2, 4))
         else:
             waves = scope.tunable("BLOCKS_PER_SM")
             start = f"{scope.integer}(blockIdx.x) * {block} + threadIdx.x"
             text += [
-                f"for ({scope.integer} i = {start}; i < {total}; i += {scope.integer}(gridDim.x) * {block}) {{",
+                f"for ({scope.integer} i = {start}; i < COUNT; i += {scope.integer}(gridDim.x) * {block}) {{",
                 *indented(body),
                 "}",
             ]
             grid = f"min(ceil_div({count // vec}, {block}), sm_count * {waves})"
-            tunables = ((block, (256, 128, 512, 1024)), (waves, (4, 2, 8, 1)))
+            tunable = (waves, (4, 2, 8, 1))
         comment = f"{' x '.join(map(str, region.domain)) or 'one'} elements, {vec} at a time."
         return Kernels(
             function(scope, scope.kernel, params, block, text, comment),
             (Launch(scope.kernel, (grid,), (block,), names),),
-            tunables,
+            ((block, (256, 128, 512, 1024)), tunable),
             helpers=frozenset({"Vec"} if vec > 1 else ()),
         )

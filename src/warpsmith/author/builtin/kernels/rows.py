@@ -86,22 +86,27 @@ class _Kernel:
         frame, mapping, scope = self.frame, self.mapping, self.scope
         names, params = frame.signature()
         printer = scope.printer()
-        body = list(mapping.setup)
-        body += self._stage(printer)
+        body = self._stage(printer)
         for one in frame.passes:
             body += self._pass(printer, one)
         if self.elements:
             body += self._loop(printer, self.elements, guard=mapping.inside)
         body += self._row_results(printer)
+        if mapping.looped:
+            body = [*mapping.setup[:2], *indented([*mapping.setup[2:], *body]), "}"]
+        else:
+            body = [*mapping.setup, *body]
+        unit = f"vectors of {frame.lanes.vec}" if frame.lanes.vec > 1 else "columns"
+        body.insert(0, f"constexpr {scope.integer} ROWS = {frame.region.rows}, COLS = {self._groups};  // {unit}")
         if frame.lanes.vec > 1 or self.staged:
             self.helpers.add("Vec")
         source = function(scope, scope.kernel, params, mapping.bounds, body, frame.comment())
         launch = Launch(scope.kernel, mapping.grid, mapping.block, names)
-        return Kernels(source, (launch,), self._tunables(), helpers=frozenset(self.helpers))
+        return Kernels(source, (launch,), self._tunables(source), helpers=frozenset(self.helpers))
 
-    def _tunables(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        unroll = ((self.scope.tunable("UNROLL"), (4, 1, 2, 8)),) if not self._in_registers() else ()
-        return self.mapping.tunables + unroll
+    def _tunables(self, source: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        unroll = self.scope.tunable("UNROLL")
+        return self.mapping.tunables + (((unroll, (4, 1, 2, 8)),) if unroll in source else ())
 
     def _in_registers(self) -> bool:
         return bool(self.staged) and not self.shared
@@ -125,12 +130,12 @@ class _Kernel:
         lanes, text, reads = self.frame.lanes, [], []
         threads = self.mapping.threads
         if not self.shared:
-            text.append(f"constexpr int ITEMS = ({self._groups} + {threads} - 1) / {threads};  // of each thread")
+            text.append(f"constexpr int ITEMS = (COLS + {threads} - 1) / {threads};  // of each thread")
         fetch = printer.fork()
         for number, load in enumerate(self.staged):
             name = f"{load.tensor}_{'s' if self.shared else 'r'}{number or ''}"
             ctype = f"Vec<{CTYPES[load.stored]}, {lanes.vec}>" if lanes.vec > 1 else CTYPES[load.stored]
-            text.append(f"__shared__ {ctype} {name}[{self._groups}];" if self.shared else f"{ctype} {name}[ITEMS];")
+            text.append(f"__shared__ {ctype} {name}[COLS];" if self.shared else f"{ctype} {name}[ITEMS];")
             place = f"{name}[{'j' if self.shared else 'item'}]"
             if lanes.vec > 1:
                 reads += vector_read(fetch, load, lanes, place, declare=False)
@@ -169,13 +174,15 @@ class _Kernel:
         if self._in_registers():
             place = f"item * {threads} + lane" if threads != "1" else "item"
             whole = groups == 1 or threads == "1"
-            guarded = body if whole else [f"if ({groups} % {threads} == 0 || j < {groups}) {{", *indented(body), "}"]
+            guarded = body if whole else [f"if (COLS % {threads} == 0 || j < COLS) {{", *indented(body), "}"]
             text = ["#pragma unroll", "for (int item = 0; item < ITEMS; ++item) {"]
             return [*text, f"    const int j = {place};", *indented(guarded), "}"]
-        unroll = "#pragma unroll" if threads == "1" and groups <= 32 else f"#pragma unroll {self.scope.tunable('UNROLL')}"
+        unroll = (
+            "#pragma unroll" if threads == "1" and groups <= 32 else f"#pragma unroll {self.scope.tunable('UNROLL')}"
+        )
         integer = self.scope.integer
         start, step = ("0", "++j") if threads == "1" else ("lane", f"j += {threads}")
-        return [unroll, f"for ({integer} j = {start}; j < {groups}; {step}) {{", *indented(body), "}"]
+        return [unroll, f"for ({integer} j = {start}; j < COLS; {step}) {{", *indented(body), "}"]
 
     def _row_results(self, printer: Printer) -> list[str]:
         stores = self.frame.row_stores()

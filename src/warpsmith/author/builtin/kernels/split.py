@@ -20,7 +20,14 @@ from warpsmith.author.builtin.printer import Printer
 from warpsmith.records import DTYPE_BYTES, Buffer, Launch
 
 # 32-bit words in each accumulator, by the number of fields of its element type and of ints.
-_FIELDS = {"LargestAt": (1, 1), "SmallestAt": (1, 1), "Moments": (3, 0), "OnlineSoftmax": (2, 0), "Any": (0, 1), "All": (0, 1)}
+_FIELDS = {
+    "LargestAt": (1, 1),
+    "SmallestAt": (1, 1),
+    "Moments": (3, 0),
+    "OnlineSoftmax": (2, 0),
+    "Any": (0, 1),
+    "All": (0, 1),
+}
 
 
 def emit_split(frame: Frame, scope: Scope) -> Kernels:
@@ -49,9 +56,7 @@ class _Split:
         tunables = ((self.block, (256, 128, 512)), (self.splits, (16, 4, 8, 32, 64)))
         buffers = tuple(self._buffer(step) for step in done)
         self.helpers |= {step.struct for step in done}
-        return Kernels(
-            "\n\n".join([*sources, source]), (*launches, launch), tunables, buffers, frozenset(self.helpers)
-        )
+        return Kernels("\n\n".join([*sources, source]), (*launches, launch), tunables, buffers, frozenset(self.helpers))
 
     def _parts(self, step: Step) -> str:
         return f"{self.scope.kernel}_{step.variable}_parts"
@@ -73,8 +78,8 @@ class _Split:
         body = self.frame.lanes.body(printer.fork(), sinks)
         return [
             *text,
-            f"constexpr int SLICE = ({groups} + {self.splits} - 1) / {self.splits};",
-            f"const int last = min({groups}, (int(blockIdx.y) + 1) * SLICE);",
+            f"constexpr int COLS = {groups}, SLICE = (COLS + {self.splits} - 1) / {self.splits};",
+            "const int last = min(COLS, (int(blockIdx.y) + 1) * SLICE);",
             f"for (int j = blockIdx.y * SLICE + threadIdx.x; j < last; j += {self.block}) {{",
             *indented(body),
             "}",
@@ -93,7 +98,9 @@ class _Split:
         body += indented([f"{self._parts(step)}{place} = {step.variable};" for step in steps])
         body.append("}")
         names, params = parameters(loads([s.value for s in steps]), [])
-        return self._framed(name, names, params, done, steps, body, "Every block reduces a slice of a row.", self.splits)
+        return self._framed(
+            name, names, params, done, steps, body, "Every block reduces a slice of a row.", self.splits
+        )
 
     def _final(self, done: Sequence[Step]) -> tuple[str, Launch]:
         printer = self.scope.printer()

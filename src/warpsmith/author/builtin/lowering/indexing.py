@@ -91,7 +91,9 @@ def summarised(
     return Virtual(site.name(), (), site.spec.dtype, lambda _: apply("div", total.at(()), count.at(())))
 
 
-def _class_losses(x: Value, dim: int, target: Value, ignore: int, body: Callable[[Coords, Scalar], Scalar]) -> tuple[Formula, Formula]:
+def _class_losses(
+    x: Value, dim: int, target: Value, ignore: int, body: Callable[[Coords, Scalar], Scalar]
+) -> tuple[Formula, Formula]:
     """Return the loss of every target, zero where it is to be ignored, and whether it counts."""
     dtype = compute_dtype(x.dtype)
 

@@ -114,7 +114,13 @@ def instance_norm(
     return Virtual(site.name(), x.shape, x.dtype, formula)
 
 
-@lowers("_native_batch_norm_legit_functional.default", "_native_batch_norm_legit_no_training.default", "batch_norm.default", "_native_batch_norm_legit.no_stats", "native_batch_norm.default")
+@lowers(
+    "_native_batch_norm_legit_functional.default",
+    "_native_batch_norm_legit_no_training.default",
+    "batch_norm.default",
+    "_native_batch_norm_legit.no_stats",
+    "native_batch_norm.default",
+)
 def batch_norm(
     site: Site, x: Value, weight: Value | None, bias: Value | None, *args: object
 ) -> Value | tuple[Value | None, ...]:

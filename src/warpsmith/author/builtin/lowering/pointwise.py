@@ -72,10 +72,37 @@ def _binary(op: str) -> Callable[[Site, Value, Operand], Value]:
     return lambda site, x, y: mapped(site, lambda a, b: apply(op, a, b), x, y)
 
 
-for _name in (
-    "neg abs exp exp2 expm1 log log2 log10 log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh erf erfc floor ceil round "
-    "trunc reciprocal sign sigmoid"
-).split():
+for _name in [
+    "neg",
+    "abs",
+    "exp",
+    "exp2",
+    "expm1",
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "sqrt",
+    "rsqrt",
+    "sin",
+    "cos",
+    "tan",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "erf",
+    "erfc",
+    "floor",
+    "ceil",
+    "round",
+    "trunc",
+    "reciprocal",
+    "sign",
+    "sigmoid",
+]:
     lowers(f"{_name}.default")(_unary(_name))
 
 for _aten, _op in {"mul": "mul", "div": "div", "maximum": "maximum", "minimum": "minimum"}.items():
@@ -205,7 +232,7 @@ def hardtanh(site: Site, x: Value, low: float = -1.0, high: float = 1.0) -> Valu
 
 
 @lowers("clamp.default", "clamp.Tensor", "clamp_min.default", "clip.default")
-def clamp(site: Site, x: Value, min: Operand | None = None, max: Operand | None = None) -> Value:  # noqa: A002
+def clamp(site: Site, x: Value, min: Operand | None = None, max: Operand | None = None) -> Value:
     """x limited from below and above; NaN stays NaN."""
     given = [bound for bound in (min, max) if bound is not None]
     names = [op for op, bound in (("maximum", min), ("minimum", max)) if bound is not None]
@@ -390,14 +417,34 @@ def convert(site: Site, x: Value, *_unused: object) -> Value:
     return mapped(site, lambda a: a, x, dtype=x.dtype)
 
 
-@lowers("clone.default", "contiguous.default", "alias.default", "detach.default", "detach_.default", "lift_fresh_copy.default", "dropout.default", "copy.default")
+@lowers(
+    "clone.default",
+    "contiguous.default",
+    "alias.default",
+    "detach.default",
+    "detach_.default",
+    "lift_fresh_copy.default",
+    "dropout.default",
+    "copy.default",
+)
 def copy(site: Site, x: Value, *rest: object) -> Value:
     """x itself; dropout stands here because it is the identity wherever a task admits it."""
     source = rest[0] if site.node.op == "aten.copy.default" and isinstance(rest[0], Value) else x
     return mapped(site, lambda a: a, source, dtype=source.dtype)
 
 
-@lowers("full.default", "scalar_tensor.default", "zeros.default", "ones.default", "full_like.default", "zeros_like.default", "ones_like.default", "new_zeros.default", "new_ones.default", "new_full.default")
+@lowers(
+    "full.default",
+    "scalar_tensor.default",
+    "zeros.default",
+    "ones.default",
+    "full_like.default",
+    "zeros_like.default",
+    "ones_like.default",
+    "new_zeros.default",
+    "new_ones.default",
+    "new_full.default",
+)
 def full(site: Site, *args: object) -> Value:
     """A tensor with one value everywhere."""
     family = site.node.op.split(".")[1]

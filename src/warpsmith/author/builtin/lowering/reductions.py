@@ -171,10 +171,10 @@ def variance(site: Site, x: Value, dims: Dims = None, correction: float | None =
 
 
 @lowers("var.default", "std.default", "var.dim", "std.dim")
-def variance_unbiased(site: Site, x: Value, dims: Dims | bool = None, unbiased: bool = True, _keep: bool = False) -> Value:
+def variance_unbiased(site: Site, x: Value, *args: Dims | bool) -> Value:
     """Variance or standard deviation, unbiased unless told otherwise."""
-    if isinstance(dims, bool):
-        dims, unbiased = None, dims
+    dims = next((a for a in args if a is not None and not isinstance(a, bool)), None)
+    unbiased = next((a for a in args if isinstance(a, bool)), True)
     return _variance(site, x, dims, 1 if unbiased else 0, "std" in site.node.op)
 
 
@@ -293,7 +293,13 @@ def _pool_rank(site: Site) -> int:
     return next(n for n in (1, 2, 3) if f"pool{n}d" in site.node.op)
 
 
-@lowers("max_pool1d.default", "max_pool2d.default", "max_pool3d.default", "max_pool2d_with_indices.default", "max_pool3d_with_indices.default")
+@lowers(
+    "max_pool1d.default",
+    "max_pool2d.default",
+    "max_pool3d.default",
+    "max_pool2d_with_indices.default",
+    "max_pool3d_with_indices.default",
+)
 def max_pool(
     site: Site, x: Value, kernel: Sequence[int], stride: Sequence[int] = (), padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1, _ceil: bool = False,
@@ -330,7 +336,12 @@ def avg_pool(
     return Virtual(site.name(), site.spec.shape, site.spec.dtype, lambda c: divided(total.at(c), count))
 
 
-@lowers("adaptive_avg_pool1d.default", "adaptive_avg_pool2d.default", "_adaptive_avg_pool2d.default", "adaptive_avg_pool3d.default")
+@lowers(
+    "adaptive_avg_pool1d.default",
+    "adaptive_avg_pool2d.default",
+    "_adaptive_avg_pool2d.default",
+    "adaptive_avg_pool3d.default",
+)
 def adaptive_avg_pool(site: Site, x: Value, size: Sequence[int]) -> Value:
     """Mean over equal windows that tile the input."""
     rank = _pool_rank(site)

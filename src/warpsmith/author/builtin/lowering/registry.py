@@ -5,23 +5,24 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar
 
 from warpsmith.author.builtin.values import Stored, Value
 from warpsmith.errors import UnsupportedOperator
 from warpsmith.records import Arg, DTypeArg, Graph, Node, Ref, TensorSpec
 
 Lowering = Callable[..., Value | tuple[Value | None, ...]]
+_Function = TypeVar("_Function", bound=Lowering)
 _TABLE: dict[str, Lowering] = {}
 
 
-def lowers(*operators: str) -> Callable[[Lowering], Lowering]:
+def lowers(*operators: str) -> Callable[[_Function], _Function]:
     """Register a function as the lowering of ATen operators, named with their overload: `add.Tensor`.
 
     The function takes a `Site` and the operator's arguments in the order of its schema, tensors as values.
     """
 
-    def register(function: Lowering) -> Lowering:
+    def register(function: _Function) -> _Function:
         for operator in operators:
             _TABLE[f"aten.{operator}"] = function
         return function
@@ -88,9 +89,7 @@ def lower(graph: Graph, cuts: Collection[str] = ()) -> Lowered:
     return Lowered(graph, outputs, tuple(stored), named)
 
 
-def _call(
-    function: Lowering, node: Node, values: dict[tuple[str, int], Value | None]
-) -> tuple[Value | None, ...]:
+def _call(function: Lowering, node: Node, values: dict[tuple[str, int], Value | None]) -> tuple[Value | None, ...]:
     def argument(arg: Arg) -> Any:
         if isinstance(arg, Ref):
             return _value(values, arg)
@@ -103,7 +102,7 @@ def _call(
     parameters = inspect.signature(function).parameters
     kwargs = {name: argument(value) for name, value in node.kwargs if name in parameters}
     result = function(Site(node), *(argument(a) for a in node.args), **kwargs)
-    return result if isinstance(result, tuple) else (cast(Value, result),)
+    return result if isinstance(result, tuple) else (result,)
 
 
 def _value(values: dict[tuple[str, int], Value | None], ref: Ref) -> Value:

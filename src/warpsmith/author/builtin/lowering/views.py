@@ -19,7 +19,19 @@ def moved(site: Site, x: Value, source: CoordMap) -> Virtual:
     return Virtual(site.name(), spec.shape, x.dtype, lambda coords: x.at(source(coords)))
 
 
-@lowers("view.default", "reshape.default", "_unsafe_view.default", "flatten.using_ints", "unflatten.int", "squeeze.default", "squeeze.dim", "squeeze.dims", "unsqueeze.default", "view_as.default", "_reshape_copy.default")
+@lowers(
+    "view.default",
+    "reshape.default",
+    "_unsafe_view.default",
+    "flatten.using_ints",
+    "unflatten.int",
+    "squeeze.default",
+    "squeeze.dim",
+    "squeeze.dims",
+    "unsqueeze.default",
+    "view_as.default",
+    "_reshape_copy.default",
+)
 def reshape(site: Site, x: Value, *_unused: object) -> Value:
     """Keep the row-major order, change the shape."""
     shape = site.spec.shape
@@ -148,10 +160,8 @@ def flip(site: Site, x: Value, dims: Sequence[int]) -> Value:
 def roll(site: Site, x: Value, shifts: Sequence[int], dims: Sequence[int] = ()) -> Value:
     """Rotate dimensions; without dimensions, the tensor as a whole."""
     if not dims:
-        total = x.shape and ravel([lift(e - 1) for e in x.shape], x.shape).constant + 1 or 1
-        return moved(
-            site, x, lambda coords: unravel((ravel(coords, x.shape) + (-shifts[0]) % total) % total, x.shape)
-        )
+        total = (x.shape and ravel([lift(e - 1) for e in x.shape], x.shape).constant + 1) or 1
+        return moved(site, x, lambda coords: unravel((ravel(coords, x.shape) + (-shifts[0]) % total) % total, x.shape))
     by = {d % len(x.shape): s for d, s in zip(dims, shifts, strict=True)}
     return moved(
         site, x, lambda coords: tuple(

@@ -1,0 +1,420 @@
+"""The scheduler: whole blocks run together, the lowest program counter among runnable threads first.
+
+A chunk holds some blocks of a launch. Its threads begin as one fragment; a branch on which they disagree splits it,
+and fragments that come to the same place are joined. As long as all agree, nothing is masked or copied. Threads wait
+only at the beginning of a basic block: at a barrier for their block, at `.sync` instructions for their warp.
+
+Fairness: hardware promises that every thread makes progress, which the lowest program counter alone would not keep
+where threads spin. So after `PATIENCE` blocks in a row, the fragments further on get a turn too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warpsmith.device.simulator import warp
+from warpsmith.device.simulator.flow import Barrier, Branch, Exit, Jump, Switch
+from warpsmith.device.simulator.fragment import Fragment, join
+from warpsmith.device.simulator.memory import Fault, Memory
+from warpsmith.device.simulator.ptx import Integer, Operand, Register
+from warpsmith.device.simulator.site import Site
+
+if TYPE_CHECKING:
+    from warpsmith.device.simulator.launch import KernelRun
+
+Array = NDArray[Any]
+PATIENCE = 4096
+TURN = 512
+
+
+class Chunk:
+    """Some consecutive blocks of a launch, from the first instruction to the last thread's end."""
+
+    def __init__(self, run: KernelRun, first_block: int, block_count: int) -> None:
+        self.run_state = run
+        self.code = run.code
+        self.flow = run.flow
+        self.spec = run.spec
+        self.memory = run.memory
+        self.regions = run.arena
+        self.grid, self.block = run.grid, run.block
+        self.first_block, self.block_count = first_block, block_count
+        self.block_threads = run.block_threads
+        self.block_slots = (self.block_threads + 31) // 32 * 32
+        self.whole_warps = self.block_slots == self.block_threads
+        self.slot_count = self.block_slots * block_count
+        self.shared_bytes = run.shared_bytes
+        self.dynamic_shared = run.dynamic_shared
+        self.shared_stride = (self.shared_bytes + 15) // 16 * 16
+        self.shared = Memory(run.scratch(self.shared_stride * block_count))
+        self.local_bytes = self.flow.local_bytes
+        self.local_stride = (self.local_bytes + 15) // 16 * 16
+        self.local = Memory(run.scratch(self.local_stride * self.slot_count))
+        self.slots = run.slots(block_count)
+        self.barrier_values: tuple[str, Array] | None = None
+        registers: list[Any] = [None] * len(self.code.slots)
+        zero = {name: np.zeros(1, run.homes[name]) for name in self.flow.blocks[0].live_in}
+        for name, value in zero.items():
+            registers[self.code.slots[name]] = value
+        first = Fragment(registers, self.slots, self.block_slots, True)
+        self.ready: dict[int, list[Fragment]] = {0: [first]}
+        self.parked: dict[int, list[Fragment]] = {}
+        self.waiting: dict[int, list[tuple[Barrier, Fragment, Array | None]]] = {}
+        self.arrived: dict[int, Array] = {}
+        self.alive = np.full(block_count, self.block_threads, np.int64)
+        self.alive_total = first.n
+        self.alive_masks = np.bitwise_or.reduceat(
+            np.int64(1) << (self.slots & 31), np.flatnonzero(np.diff(self.slots >> 5, prepend=-1))
+        )
+        self.turn = 0
+        self.left = 0
+        self.favoured: int | None = None
+        self.epochs = np.zeros(self.slot_count, np.int64) if run.sanitizer is not None else None
+        if run.sanitizer is not None:
+            run.sanitizer.begin(self)
+
+    @property
+    def executed(self) -> int:
+        """Thread-instructions executed so far in this call."""
+        return self.run_state.executed
+
+    # -- scheduling
+
+    def run(self, quantum: int) -> bool:
+        """Execute up to `quantum` blocks; return whether every thread has ended. Raises Fault."""
+        self.left = quantum
+        while self.left > 0:
+            if not self.ready and not self._wake():
+                return True
+            self.left -= 1
+            self._step()
+        return not self.ready and not self.parked and not self.waiting
+
+    def _wake(self) -> bool:
+        """Called when nobody can run: let warps that wait in vain go on. Raises Fault where a barrier is stuck."""
+        if self.parked:
+            pc = min(self.parked)
+            fragment = join(self.parked.pop(pc), self.code.live[pc], self.slots)
+            self.report_absent(fragment, 0, self.flow.blocks[pc].line)
+            self._execute(pc, fragment)
+            return True
+        if self.waiting:
+            barrier, fragment, _ = next(iter(self.waiting.values()))[0]
+            line = barrier.instruction.line
+            message = "some threads of the block wait at a barrier that the others never reach"
+            raise Fault("barrier_divergence", fragment, 0, line, message)
+        return False
+
+    def _step(self) -> None:
+        pc = self._choose()
+        found = self.ready.pop(pc)
+        if pc in self.parked:
+            found = found + self.parked.pop(pc)
+        fragment = found[0] if len(found) == 1 else join(found, self.code.live[pc], self.slots)
+        if self.flow.blocks[pc].waits and fragment.n != self.alive_total:
+            complete = self._complete(pc, fragment)
+            if complete is None:
+                return
+            fragment = complete
+        self._execute(pc, fragment)
+
+    def _choose(self) -> int:
+        """The lowest program counter, or one that has not had its turn for long."""
+        lowest = min(self.ready)
+        if len(self.ready) == 1:
+            self.turn = 0
+            return lowest
+        self.turn += 1
+        if self.turn < PATIENCE:
+            return lowest
+        if self.turn == PATIENCE:
+            self.favoured = max(self.ready)
+        if self.turn >= PATIENCE + TURN or self.favoured not in self.ready:
+            self.turn = 0
+            return max(self.ready) if self.favoured not in self.ready else lowest
+        return self.favoured
+
+    def _complete(self, pc: int, fragment: Fragment) -> Fragment | None:
+        """Park the threads whose warps are not all here; return the others."""
+        member = self.code.members[pc]
+        assert member is not None
+        if member[0] >= 0:
+            mask = fragment.R[member[0]].view(np.uint32).astype(np.int64)
+        else:
+            mask = np.array([member[1]], np.int64)
+        bits = np.int64(1) << warp.lanes(fragment)
+        present = warp.warp_reduce(self, fragment, bits, np.bitwise_or)
+        missing = mask & self.alive_masks[fragment.warp_ids] & ~present
+        if not missing.any():
+            return fragment
+        live = self.code.live[pc]
+        self.parked.setdefault(pc, []).append(fragment.select(np.flatnonzero(missing != 0), live))
+        index = np.flatnonzero(missing == 0)
+        return fragment.select(index, live) if len(index) else None
+
+    def _put(self, pc: int, fragment: Fragment) -> None:
+        self.ready.setdefault(pc, []).append(fragment)
+
+    def _execute(self, pc: int, fragment: Fragment) -> None:
+        """Run one block, and more as long as this fragment is alone."""
+        run = self.run_state
+        while True:
+            run.account(pc, fragment)
+            self.code.functions[pc](self, fragment)
+            end = self.flow.blocks[pc].end
+            if isinstance(end, Jump):
+                pc = end.target
+            elif isinstance(end, Branch):
+                following = self._branch(pc, end, fragment)
+                if following < 0:
+                    return
+                pc = following
+            else:
+                self._leave(end, fragment)
+                return
+            self.left -= 1
+            if self.ready or self.parked or self.left <= 0 or self.flow.blocks[pc].waits:
+                self._put(pc, fragment)
+                return
+
+    def _branch(self, pc: int, end: Branch, fragment: Fragment) -> int:
+        """Return where the whole fragment goes, or split it and return -1."""
+        predicate = fragment.R[self.code.slots[end.predicate]]
+        n = predicate.shape[0]
+        count = int(np.count_nonzero(predicate))
+        if count == 0 or count == n:
+            return end.taken if (count == n) != end.negated else end.other
+        if end.counted:
+            self.run_state.account_divergence(self, fragment, predicate)
+        yes, no = np.flatnonzero(predicate), np.flatnonzero(~predicate)
+        taken, other = (no, yes) if end.negated else (yes, no)
+        self._put(end.taken, fragment.select(taken, self.code.live[end.taken]))
+        self._put(end.other, fragment.select(other, self.code.live[end.other]))
+        return -1
+
+    def _leave(self, end: Exit | Switch | Barrier, fragment: Fragment) -> None:
+        if isinstance(end, Exit):
+            self._exit(end, fragment)
+        elif isinstance(end, Switch):
+            self._switch(end, fragment)
+        else:
+            self._arrive(end, fragment)
+
+    def _exit(self, end: Exit, fragment: Fragment) -> None:
+        if end.trap is not None:
+            raise Fault("trap", fragment, 0, end.trap.line, "the kernel executed a trap")
+        self.alive_total -= fragment.n
+        if self.alive_total:
+            self.alive -= np.bincount(fragment.block_ids, minlength=self.block_count)
+            ids = fragment.warp_ids
+            np.bitwise_and.at(self.alive_masks, ids, ~(np.int64(1) << warp.lanes(fragment)))
+            self._wake_parked()
+            self._release_all()
+
+    def _wake_parked(self) -> None:
+        """Threads that ended no longer keep their warps waiting."""
+        for pc, fragments in self.parked.items():
+            self.ready.setdefault(pc, []).extend(fragments)
+        self.parked.clear()
+
+    def _switch(self, end: Switch, fragment: Fragment) -> None:
+        selector = fragment.R[self.code.slots[end.selector]].view(np.uint32)
+        if int(selector.max()) >= len(end.targets):
+            lane = int(np.argmax(selector))
+            raise Fault("out_of_bounds", fragment, lane, 0, "an indexed branch beyond its table")
+        if selector.shape[0] == 1:
+            self._put(end.targets[int(selector[0])], fragment)
+            return
+        for target in sorted(set(end.targets)):
+            chosen = [number for number, one in enumerate(end.targets) if one == target]
+            index = np.flatnonzero(np.isin(selector, chosen))
+            if len(index):
+                self._put(target, fragment.select(index, self.code.live[target]))
+
+    # -- barriers
+
+    def _operand(self, operand: Operand, fragment: Fragment) -> Array:
+        if isinstance(operand, Integer):
+            return np.array([operand.value], np.int64)
+        assert isinstance(operand, Register)
+        value: Array = fragment.R[self.code.slots[operand.name]].astype(np.int64)
+        return value
+
+    def _arrive(self, end: Barrier, fragment: Fragment) -> None:
+        values = self.barrier_values
+        self.barrier_values = None
+        ids = self._operand(end.barrier, fragment)
+        predicate = None if values is None else warp.expand(fragment, values[1])
+        if end.threads is None and fragment.n == self.alive_total and not self.waiting and ids.shape[0] == 1:
+            self._pass(end, fragment, predicate)
+            return
+        if ids.shape[0] == 1:
+            groups = [(int(ids[0]), fragment, predicate)]
+        else:
+            live = (*self.code.live[end.target], *self._threads_slot(end))
+            groups = []
+            for number in np.unique(ids).tolist():
+                index = np.flatnonzero(ids == number)
+                part = None if predicate is None else predicate.take(index)
+                groups.append((number, fragment.select(index, live), part))
+        for number, group, part in groups:
+            if not 0 <= number < 16:
+                raise Fault("invalid_launch", group, 0, end.instruction.line, f"there is no barrier {number}")
+            counts = self.arrived.setdefault(number, np.zeros(self.block_count, np.int64))
+            counts += np.bincount(group.block_ids, minlength=self.block_count)
+            if end.arrive:
+                self._put(end.target, group)
+            else:
+                self.waiting.setdefault(number, []).append((end, group, part))
+            self._release(number)
+
+    def _threads_slot(self, end: Barrier) -> tuple[int, ...]:
+        return (self.code.slots[end.threads.name],) if isinstance(end.threads, Register) else ()
+
+    def _release_all(self) -> None:
+        for number in list(self.waiting):
+            self._release(number)
+
+    def _release(self, number: int) -> None:
+        """Let the blocks go on whose threads have all arrived."""
+        parked = self.waiting.get(number)
+        if not parked:
+            return
+        needed = self.alive.copy()
+        for end, fragment, _ in parked:
+            if end.threads is not None:
+                count = warp.expand(fragment, self._operand(end.threads, fragment))
+                needed[fragment.block_ids] = count
+        counts = self.arrived[number]
+        done = (counts >= needed) & (counts > 0)
+        if not done.any():
+            return
+        counts[done] = 0
+        remaining: list[tuple[Barrier, Fragment, Array | None]] = []
+        released: list[tuple[Barrier, Fragment, Array | None]] = []
+        for end, fragment, predicate in parked:
+            going = done[fragment.block_ids]
+            if going.all():
+                released.append((end, fragment, predicate))
+                continue
+            live = (*self.code.live[end.target], *self._threads_slot(end))
+            for keep, into in ((going, released), (~going, remaining)):
+                index = np.flatnonzero(keep)
+                if len(index):
+                    part = None if predicate is None else predicate.take(index)
+                    into.append((end, fragment.select(index, live), part))
+        if remaining:
+            self.waiting[number] = remaining
+        else:
+            del self.waiting[number]
+        self._go_on(released)
+
+    def _go_on(self, released: list[tuple[Barrier, Fragment, Array | None]]) -> None:
+        sanitizer = self.run_state.sanitizer
+        if sanitizer is not None and len({end.target for end, _, _ in released}) > 1:
+            sanitizer.mixed_barriers(self, [(end.instruction, fragment) for end, fragment, _ in released])
+        by_target: dict[int, list[tuple[Barrier, Fragment, Array | None]]] = {}
+        for entry in released:
+            by_target.setdefault(entry[0].target, []).append(entry)
+        for target, entries in by_target.items():
+            end = entries[0][0]
+            live = self.code.live[target]
+            fragment = join([one for _, one, _ in entries], live, self.slots)
+            predicate = None
+            if entries[0][2] is not None:
+                slots = np.concatenate([one.slots for _, one, _ in entries])
+                joined = np.concatenate([value for _, _, value in entries if value is not None])
+                predicate = joined[np.argsort(slots, kind="stable")]
+            self._pass(end, fragment, predicate)
+
+    def _pass(self, end: Barrier, fragment: Fragment, predicate: Array | None) -> None:
+        """Go on after a barrier, with the result of its reduction if it has one."""
+        if predicate is not None:
+            target = end.instruction.operands[0]
+            assert isinstance(target, Register)
+            ids = fragment.block_ids
+            ones = np.bincount(ids, weights=predicate, minlength=self.block_count).astype(np.int64)
+            total = np.bincount(ids, minlength=self.block_count)
+            name = end.instruction.modifiers
+            result = ones if "popc" in name else (ones == total) if "and" in name else (ones > 0)
+            home = self.run_state.homes[target.name]
+            value = result[ids]
+            value = value if home.kind == "b" else value.astype(np.int32).view(home)
+            fragment.R[self.code.slots[target.name]] = value
+        if self.epochs is not None and self.run_state.sanitizer is not None:
+            self.run_state.sanitizer.block_barrier(self, fragment)
+        self._put(end.target, fragment)
+
+    def warp_barrier(self, fragment: Fragment) -> None:
+        """Order the accesses of each warp (`bar.warp.sync`)."""
+        if self.run_state.sanitizer is not None:
+            self.run_state.sanitizer.warp_barrier(self, fragment)
+
+    # -- what the emitted code asks
+
+    def argument(self, name: str, offset: int, dtype: Any) -> Array:
+        """A piece of a kernel argument."""
+        return self.run_state.argument(name, offset, dtype)
+
+    def thread_index(self, fragment: Fragment, axis: int) -> Array:
+        """%tid of each thread."""
+        table = self.run_state.thread_table(self.block_count, axis)
+        if table.shape[0] == 1:
+            return table
+        return table if fragment.full and self.whole_warps else table.take(fragment.slots)
+
+    def block_index(self, fragment: Fragment, axis: int) -> Array:
+        """%ctaid of each thread."""
+        if self.grid[axis] == 1:
+            return np.zeros(1, np.int64)
+        if self.block_count == 1:
+            number = np.array([self.first_block], np.int64)
+        else:
+            number = fragment.block_ids + self.first_block
+        if axis == 0:
+            return number if self.grid[1] == self.grid[2] == 1 else number % self.grid[0]
+        number = number // self.grid[0]
+        return number % self.grid[1] if axis == 1 else number // self.grid[1]
+
+    def concrete(self, site: Site, space: str) -> Site:
+        """A generic access, once its space is known."""
+        return replace(site, space=space)
+
+    # -- observers
+
+    def observe_global(
+        self, fragment: Fragment, site: Site, at: Array, *, write: bool, values: tuple[Array, ...] = ()
+    ) -> None:
+        """Tell counters and sanitizer of an access that was checked."""
+        run = self.run_state
+        if run.counting is not None:
+            run.counting.global_access(fragment, site, at, write)
+        if run.sanitizer is not None:
+            run.sanitizer.global_access(self, fragment, site, at, write, values)
+
+    def observe_shared(
+        self, fragment: Fragment, site: Site, at: Array, *, write: bool, values: tuple[Array, ...] = ()
+    ) -> None:
+        """Tell counters and sanitizer of an access that was checked."""
+        run = self.run_state
+        if run.counting is not None:
+            run.counting.shared_access(fragment, site, at)
+        if run.sanitizer is not None:
+            run.sanitizer.shared_access(self, fragment, site, at, write, values)
+
+    def observe_local(self, fragment: Fragment, site: Site, at: Array, *, write: bool) -> None:
+        """Tell counters and sanitizer of an access that was checked."""
+        run = self.run_state
+        if run.counting is not None:
+            run.counting.local_access(fragment, site)
+        if run.sanitizer is not None:
+            run.sanitizer.local_access(self, fragment, site, at, write)
+
+    def report_absent(self, fragment: Fragment, lane: int, line: int) -> None:
+        """A thread used, or waited for, one of its warp that is not there."""
+        if self.run_state.sanitizer is not None:
+            self.run_state.sanitizer.absent_lane(self, fragment, lane, line)

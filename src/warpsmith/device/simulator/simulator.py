@@ -1,0 +1,198 @@
+"""The simulator as a device: programs run on the CPU from their PTX."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from warpsmith.device.arena import Arena
+from warpsmith.device.simulator import launch as launching
+from warpsmith.device.simulator.counters import Counting
+from warpsmith.device.simulator.emit import Code, Emitter, emit
+from warpsmith.device.simulator.estimate import estimate
+from warpsmith.device.simulator.flow import Flow, flow
+from warpsmith.device.simulator.memory import GLOBAL_BASE, Memory
+from warpsmith.device.simulator.ptx import Module, Variable, parse
+from warpsmith.device.simulator.sanitizer import Sanitizer
+from warpsmith.records import (
+    BoundLaunch,
+    BoundPlan,
+    Build,
+    Counters,
+    Execution,
+    Finding,
+    GpuSpec,
+    TensorSpec,
+    Timing,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_THREADS = 1024
+MAX_GRID = (2**31 - 1, 65535, 65535)
+MAX_BLOCK = (1024, 1024, 64)
+MODULES_KEPT = 64
+
+
+@dataclass
+class _Loaded:
+    """A parsed module and the kernels of it that were translated."""
+
+    module: Module
+    kernels: dict[str, tuple[Flow, Code, Mapping[str, Any]]]
+
+
+class Simulator:
+    """Runs PTX for `spec`. Implements `warpsmith.device.protocol.Device`.
+
+    Blocks run in the order of their numbers, some thousand threads at a time. Clusters are not simulated. A spin
+    that waits for another block ends if that block is among those that the GPU could hold at once.
+    """
+
+    def __init__(self, spec: GpuSpec) -> None:
+        self._spec = spec
+        self._modules: OrderedDict[str, _Loaded] = OrderedDict()
+
+    @property
+    def spec(self) -> GpuSpec:
+        """The simulated GPU."""
+        return self._spec
+
+    def run(
+        self,
+        build: Build,
+        plan: BoundPlan,
+        inputs: Mapping[str, torch.Tensor],
+        outputs: Sequence[TensorSpec],
+        *,
+        fill: int,
+        sanitize: bool = False,
+        count: bool = True,
+        budget: int | None = None,
+    ) -> Execution:
+        """Call the program once; see `Device.run`. Raises SimulatorError for what it does not implement."""
+        started = time.perf_counter()
+        loaded = self._load(build)
+        variables = [variable for variable in loaded.module.variables.values() if variable.space in ("global", "const")]
+        arena = Arena(inputs, outputs, plan.buffers, fill, [_image(variable) for variable in variables])
+        addresses = {variable.name: GLOBAL_BASE + arena.regions[variable.name].start for variable in variables}
+        _link(arena, variables, addresses)
+        memory = Memory(arena.data)
+        findings: list[Finding] = []
+        counters: list[Counters] = []
+        executed = 0
+        for launch in plan.launches:
+            wrong = self._invalid(launch, loaded.module)
+            if wrong:
+                findings.append(Finding("invalid_launch", launch.kernel, 0, wrong))
+                break
+            flow_, code, homes = self._kernel(loaded, launch.kernel, addresses)
+            arguments = _arguments(flow_, launch, arena)
+            counting = Counting(code, flow_, len(arena.data)) if count else None
+            sanitizer = Sanitizer() if sanitize else None
+            run = launching.KernelRun(
+                code,
+                flow_,
+                homes,
+                self._spec,
+                arena,
+                memory,
+                launch.grid,
+                launch.block,
+                launch.shared,
+                arguments,
+                counting,
+                sanitizer,
+                executed,
+                budget,
+                launch.cooperative,
+                fill,
+            )
+            with np.errstate(all="ignore"):
+                findings += launching.execute(run, launch.kernel)
+            executed = run.executed
+            if counting is not None:
+                counters.append(counting.result(launch.kernel, launch.grid, launch.block, run.shared_bytes))
+            if findings:
+                break
+        return Execution(
+            {spec.name: arena.output(spec.name) for spec in outputs},
+            arena.overwritten(),
+            arena.trampled(),
+            tuple(findings),
+            tuple(counters),
+            time.perf_counter() - started,
+        )
+
+    def time(self, build: Build, plan: BoundPlan, counters: Sequence[Counters]) -> Timing:
+        """Estimate the time of one call from counters."""
+        return estimate(build, plan, counters, self._spec)
+
+    # -- loading
+
+    def _load(self, build: Build) -> _Loaded:
+        loaded = self._modules.get(build.key)
+        if loaded is None:
+            loaded = self._modules[build.key] = _Loaded(parse(build.ptx), {})
+            while len(self._modules) > MODULES_KEPT:
+                self._modules.popitem(last=False)
+        self._modules.move_to_end(build.key)
+        return loaded
+
+    @staticmethod
+    def _kernel(loaded: _Loaded, name: str, addresses: dict[str, int]) -> tuple[Flow, Code, Mapping[str, Any]]:
+        """Translate a kernel, once. Module variables stand first in every arena, so their addresses never change."""
+        if name not in loaded.kernels:
+            blocks = flow(loaded.module, name)
+            code = emit(blocks, addresses)
+            loaded.kernels[name] = (blocks, code, Emitter(blocks, addresses).home)
+        return loaded.kernels[name]
+
+    def _invalid(self, launch: BoundLaunch, module: Module) -> str:
+        """Say why the hardware would refuse the launch; nothing if it would not."""
+        function = module.functions.get(launch.kernel)
+        if function is None or not function.entry:
+            return f"there is no kernel named {launch.kernel}"
+        if len(launch.args) != len(function.parameters):
+            return f"{len(launch.args)} arguments for a kernel with {len(function.parameters)} parameters"
+        threads = math.prod(launch.block)
+        if not all(1 <= extent <= limit for extent, limit in zip(launch.block, MAX_BLOCK)) or threads > MAX_THREADS:
+            return f"a block of {launch.block} threads is not possible"
+        if not all(1 <= extent <= limit for extent, limit in zip(launch.grid, MAX_GRID)):
+            return f"a grid of {launch.grid} blocks is not possible"
+        if function.max_threads and threads > math.prod(function.max_threads):
+            return f"{threads} threads, but the kernel was compiled for at most {math.prod(function.max_threads)}"
+        static = sum(one.size for one in function.variables if one.space == "shared")
+        if static + launch.shared > self._spec.shared_per_block:
+            return f"{static + launch.shared} bytes of shared memory, of {self._spec.shared_per_block} per block"
+        return ""
+
+
+def _image(variable: Variable) -> tuple[str, bytes, int]:
+    """A module variable's bytes at load time."""
+    return variable.name, variable.data if variable.data is not None else bytes(variable.size), variable.align
+
+
+def _link(arena: Arena, variables: Sequence[Variable], addresses: Mapping[str, int]) -> None:
+    """Fill in the addresses that initialisers of variables ask for."""
+    for variable in variables:
+        start = arena.regions[variable.name].start
+        for offset, name, addend in variable.references:
+            value = (addresses[name] + addend).to_bytes(8, "little")
+            arena.data[start + offset : start + offset + 8] = np.frombuffer(value, np.uint8)
+
+
+def _arguments(flow_: Flow, launch: BoundLaunch, arena: Arena) -> dict[str, bytes]:
+    """Lay out the arguments: addresses of tensors and buffers, integers as the parameters' types."""
+    found: dict[str, bytes] = {}
+    for parameter, argument in zip(flow_.parameters, launch.args):
+        value = GLOBAL_BASE + arena.regions[argument].start if isinstance(argument, str) else argument
+        found[parameter.name] = launching.argument_bytes(parameter, value)
+    return found
