@@ -30,8 +30,10 @@ from warpsmith.records import (
     Verdict,
 )
 
-names = st.text(min_size=1, max_size=8)
-texts = st.text(max_size=40)
+# PostgreSQL holds no NUL in text, and neither names nor device code can contain one.
+characters = st.characters(codec="utf-8", exclude_characters="\0")
+names = st.text(characters, min_size=1, max_size=8)
+texts = st.text(characters, max_size=40)
 numbers = st.integers(-(2**62), 2**62)
 # Infinities, but no NaN: records that hold one do not even equal themselves. NaN has a test of its own.
 floats = st.floats(allow_nan=False)

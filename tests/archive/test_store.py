@@ -19,7 +19,6 @@ from warpsmith.archive import Archive
 from warpsmith.errors import ArchiveError
 from warpsmith.records import Candidate, Judged, Timing, Tolerance, Verdict
 
-
 # The URL of a PostgreSQL database that may be emptied, for whoever wants the tests to run on that as well.
 POSTGRESQL = os.environ.get("TEST_POSTGRESQL_URL")
 

@@ -171,6 +171,32 @@ def test_errors_have_the_line_and_column_of_the_users_text(builder: Builder) -> 
     assert only_error(build(builder, COPY.replace("x[i]", "y[i]"))) == (3, 23, 'identifier "y" is undefined')
 
 
+def test_errors_say_what_was_tried_and_where_a_template_was_used(builder: Builder) -> None:
+    overload = '#include <cuda_fp16.h>\nextern "C" __global__ void k(__half* x) { x[0] = __hadd(x[1], "x"); }'
+    line, column, message = only_error(build(builder, overload))
+    assert (line, column) == (2, 50)
+    assert message.endswith("matches the argument list argument types are: (__half, const char [2])")
+    template = """template <typename T> __device__ void f(T t) { t.foo(); }
+extern "C" __global__ void k(float* x) {
+  f(x[0]);
+}"""
+    line, column, message = only_error(build(builder, template))
+    assert (line, column) == (1, 48)
+    assert 'instantiation of "void f(T) [with T=float]" at line 3' in message
+
+
+def test_an_error_inside_a_header_names_the_line_that_led_there(builder: Builder, tmp_path: Path) -> None:
+    source = """#include <cuda/std/array>
+extern "C" __global__ void k(int* x) {
+  cuda::std::array<int, 3> a{};
+  x[0] = cuda::std::get<5>(a);
+}"""
+    line, _, message = only_error(build(builder, source))
+    assert line == 4
+    assert message.startswith("cuda/std/")
+    assert "Index out of bounds" in message
+
+
 def test_warnings_are_kept_beside_a_build_that_succeeded(builder: Builder) -> None:
     built = build(builder, COPY.replace("int i", "int unused; int i"))
     assert built.ok

@@ -102,7 +102,7 @@ def _inner(result: torch.Tensor, args: Sequence[Any]) -> int:
 def _filter(result: torch.Tensor, args: Sequence[Any]) -> int:
     weight = args[1]
     transposed = bool(args[6]) if len(args) > 6 else False
-    return max(1, weight.numel() // max(1, weight.shape[1 if transposed else 0]))
+    return max(1, int(weight.numel()) // max(1, int(weight.shape[1 if transposed else 0])))
 
 
 def _window(result: torch.Tensor, args: Sequence[Any]) -> int:

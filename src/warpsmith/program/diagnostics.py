@@ -31,6 +31,9 @@ _NVRTC = re.compile(r"nvrtc: (?P<kind>error|warning)\s*: (?P<message>.*)")
 _PTXAS = re.compile(r"\s*ptxas (?P<input>.*?,\s*line \d+; )?\s*(?P<kind>error|fatal|warning)\s*: (?P<message>.*)")
 _CARET = re.compile(r"  ( *)\^\s*\Z")
 
+_INCLUDE_PATH = re.compile(r"/\S*/include/(?:cccl/)?")
+_ORIGIN = re.compile(r"at line (\d+) of kernel\.cu")
+
 _ENTRY = re.compile(r"ptxas info\s*: Compiling entry function '([^']+)'")
 _PROPERTIES = re.compile(r"ptxas info\s*: Function properties for (\S+)")
 _FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -41,8 +44,8 @@ _SHARED = re.compile(r"(\d+) bytes smem")
 def parse_diagnostics(log: str) -> tuple[Diagnostic, ...]:
     """Return what the log says is wrong, at most `MAX_DIAGNOSTICS`, errors first.
 
-    A warning about a header of the wheels is left out: nobody can mend it. An error there is kept with line 0 and the
-    header's name in the message.
+    A warning about a header of the wheels is left out: nobody can mend it. An error there has the header's name in its
+    message, and the line of the program that led to it, or 0 if the compiler does not say.
     """
     found: list[Diagnostic] = []
     lines = log.split("\n")
@@ -57,14 +60,7 @@ def parse_diagnostics(log: str) -> tuple[Diagnostic, ...]:
 
 def _diagnostic(text: str, following: list[str]) -> Diagnostic | None:
     if match := _PLACED.match(text):
-        severity = _severity(match["kind"])
-        message = match["message"]
-        if match["file"] == "kernel.cu":
-            return Diagnostic(severity, int(match["line"]), _column(following), message[:MAX_MESSAGE])
-        if severity == "warning":
-            return None
-        header = match["file"].rpartition("/include/")[2]
-        return Diagnostic(severity, 0, 0, f"{header}({match['line']}): {message}"[:MAX_MESSAGE])
+        return _placed(match, following)
     if match := _PTXAS.match(text):
         place = (match["input"] or "").replace("application ptx input, ", "PTX ").replace("; ", ": ").strip()
         message = f"ptxas: {place} {match['message']}" if place else f"ptxas: {match['message']}"
@@ -74,18 +70,37 @@ def _diagnostic(text: str, following: list[str]) -> Diagnostic | None:
     return None
 
 
+def _placed(match: re.Match[str], following: list[str]) -> Diagnostic | None:
+    severity = _severity(match["kind"])
+    column, details = _column_and_details(following)
+    message = _INCLUDE_PATH.sub("", " ".join([match["message"], *details]))
+    if match["file"] == "kernel.cu":
+        return Diagnostic(severity, int(match["line"]), column, message[:MAX_MESSAGE])
+    if severity == "warning":
+        return None
+    header = _INCLUDE_PATH.sub("", match["file"])
+    origin = _ORIGIN.search(message)
+    return Diagnostic(
+        severity, int(origin[1]) if origin else 0, 0, f"{header}({match['line']}): {message}"[:MAX_MESSAGE]
+    )
+
+
 def _severity(kind: str) -> Literal["error", "warning"]:
     return "warning" if "warning" in kind else "error"
 
 
-def _column(following: list[str]) -> int:
-    """Return the column of the caret that ends the quoted source; 0 if there is none before the next message."""
+def _column_and_details(following: list[str]) -> tuple[int, list[str]]:
+    """Return the column of the caret, or 0, and what else the message says: before the quoted line and after it."""
+    column, details = 0, list[str]()
     for text in following:
-        if match := _CARET.match(text):
-            return len(match[1]) + 1
-        if not text.strip() or _PLACED.match(text):
-            return 0
-    return 0
+        if not text.startswith("  "):
+            break
+        if (match := _CARET.match(text)) and not column:
+            column = len(match[1]) + 1
+            del details[-1:]
+        else:
+            details.append(text.strip())
+    return column, details
 
 
 def parse_resources(log: str) -> tuple[KernelResources, ...]:

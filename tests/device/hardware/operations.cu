@@ -1,0 +1,119 @@
+// One kernel for each operation: out[i] = bits of f(x[i], y[i], z[i]). Run on a GPU to record what hardware gives, and
+// in the simulator to compare. Kernels whose name begins with `approx_` use instructions that hardware approximates.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#define KERNEL(name, expression)                                                                                       \
+    extern "C" __global__ void name(const float* xs, const float* ys, const float* zs, unsigned* out) {                \
+        const int i = blockIdx.x * blockDim.x + threadIdx.x;                                                           \
+        const float x = xs[i], y = ys[i], z = zs[i];                                                                   \
+        const unsigned u = __float_as_uint(x), v = __float_as_uint(y), w = __float_as_uint(z);                         \
+        const int lane = threadIdx.x % 32;                                                                             \
+        out[i] = expression;                                                                                           \
+    }
+#define BITS(value) __float_as_uint(value)
+#define HALF(value) unsigned(__half_as_ushort(value))
+#define BF16(value) unsigned(__bfloat16_as_ushort(value))
+
+__device__ unsigned folded(double d) {
+    const long long b = __double_as_longlong(d);
+    return unsigned(b) ^ unsigned(b >> 32) * 2654435761u;
+}
+__device__ unsigned folded(long long b) { return unsigned(b) ^ unsigned(b >> 32) * 2654435761u; }
+
+KERNEL(add, BITS(x + y))
+KERNEL(sub, BITS(x - y))
+KERNEL(mul, BITS(x* y))
+KERNEL(fma_, BITS(fmaf(x, y, z)))
+KERNEL(divide, BITS(__fdiv_rn(x, y)))
+KERNEL(square_root, BITS(__fsqrt_rn(x)))
+KERNEL(reciprocal, BITS(__frcp_rn(x)))
+KERNEL(add_rz, BITS(__fadd_rz(x, y)))
+KERNEL(mul_ru, BITS(__fmul_ru(x, y)))
+KERNEL(fma_rd, BITS(__fmaf_rd(x, y, z)))
+KERNEL(minimum, BITS(fminf(x, y)))
+KERNEL(maximum, BITS(fmaxf(x, y)))
+KERNEL(absolute, BITS(fabsf(x)))
+KERNEL(saturate, BITS(__saturatef(x)))
+KERNEL(round_even, BITS(rintf(x)))
+KERNEL(round_down, BITS(floorf(x)))
+KERNEL(round_up, BITS(ceilf(x)))
+KERNEL(round_zero, BITS(truncf(x)))
+KERNEL(copy_sign, BITS(copysignf(x, y)))
+KERNEL(less, unsigned(x < y) | unsigned(x <= y) << 1 | unsigned(x == y) << 2 | unsigned(x != y) << 3 | unsigned(!(x >= y)) << 4)
+KERNEL(to_int_rz, unsigned(__float2int_rz(x)))
+KERNEL(to_int_rn, unsigned(__float2int_rn(x)))
+KERNEL(to_uint_rz, __float2uint_rz(x))
+KERNEL(to_long_rd, folded(__float2ll_rd(x)))
+KERNEL(from_int, BITS(__int2float_rn(int(u))))
+KERNEL(from_uint_rz, BITS(__uint2float_rz(u)))
+KERNEL(to_half, HALF(__float2half_rn(x)))
+KERNEL(to_half_rz, HALF(__float2half_rz(x)))
+KERNEL(from_half, BITS(__half2float(__ushort_as_half(u & 0xffff))))
+KERNEL(to_bfloat, BF16(__float2bfloat16_rn(x)))
+KERNEL(from_bfloat, BITS(__bfloat162float(__ushort_as_bfloat16(u & 0xffff))))
+KERNEL(half_add, HALF(__hadd(__float2half_rn(x), __float2half_rn(y))))
+KERNEL(half_mul, HALF(__hmul(__float2half_rn(x), __float2half_rn(y))))
+KERNEL(half_fma, HALF(__hfma(__float2half_rn(x), __float2half_rn(y), __float2half_rn(z))))
+KERNEL(half_less, unsigned(__hlt(__float2half_rn(x), __float2half_rn(y))))
+KERNEL(half_max, HALF(__hmax(__float2half_rn(x), __float2half_rn(y))))
+KERNEL(bfloat_add, BF16(__hadd(__float2bfloat16_rn(x), __float2bfloat16_rn(y))))
+KERNEL(bfloat_fma, BF16(__hfma(__float2bfloat16_rn(x), __float2bfloat16_rn(y), __float2bfloat16_rn(z))))
+KERNEL(double_fma, folded(fma(double(x), double(y), double(z) * 1.0000000001)))
+KERNEL(double_divide, folded(double(x) / (double(y) * 1.0000000001)))
+KERNEL(double_sqrt, folded(sqrt(double(x) * 1.0000000001)))
+KERNEL(double_to_float, BITS(float(double(x) * 1.00000006)))
+KERNEL(double_to_int, unsigned(__double2int_rn(double(x) * 1.5)))
+KERNEL(leading_zeros, unsigned(__clz(u)) | unsigned(__ffs(u)) << 8 | unsigned(__popc(u)) << 16)
+KERNEL(reverse, __brev(u))
+KERNEL(permute, __byte_perm(u, v, w & 0x7777))
+KERNEL(funnel_left, __funnelshift_l(u, v, w))
+KERNEL(funnel_right, __funnelshift_rc(u, v, w & 63))
+KERNEL(multiply_high, __umulhi(u, v))
+KERNEL(multiply_high_signed, unsigned(__mulhi(int(u), int(v))))
+KERNEL(wide_product, folded((long long)(int(u)) * int(v) + int(w)))
+KERNEL(quotient, unsigned(int(u) / (int(v) | 1)))
+KERNEL(modulo, unsigned(int(u) % (int(v) | 1)))
+KERNEL(unsigned_quotient, u / (v | 1))
+KERNEL(long_quotient, folded(((long long)(u) << 20 | v) / ((long long)(int(w)) | 1)))
+KERNEL(shift_left, w < 64 ? u << (w & 31) : u << 31)
+KERNEL(shift_right, unsigned(int(u) >> (w & 31)))
+KERNEL(dot_bytes, unsigned(__dp4a(int(u), int(v), int(w))))
+KERNEL(sum_of_differences, __sad(int(u), int(v), w))
+KERNEL(average, unsigned(__hadd(int(u), int(v))) ^ unsigned(__rhadd(int(u), int(v))))
+KERNEL(packed_max, __vmaxs2(u, v))
+KERNEL(shuffle_up, BITS(__shfl_up_sync(~0u, x, 3)))
+KERNEL(shuffle_down, BITS(__shfl_down_sync(~0u, x, 5, 16)))
+KERNEL(shuffle_xor, BITS(__shfl_xor_sync(~0u, x, 9)))
+KERNEL(shuffle_any, BITS(__shfl_sync(~0u, x, int(w >> 3) & 31, 8)))
+KERNEL(ballot, __ballot_sync(~0u, x < y) ^ unsigned(__any_sync(~0u, x == y)) ^ unsigned(__all_sync(~0u, x == x)))
+KERNEL(match, __match_any_sync(~0u, u >> 29))
+KERNEL(reduce_sum, __reduce_add_sync(~0u, u) ^ __reduce_max_sync(~0u, u) ^ __reduce_xor_sync(~0u, v))
+KERNEL(divergent, lane % 3 == 0 ? BITS(__shfl_xor_sync(__activemask(), x, 3)) : __activemask())
+KERNEL(exp_, BITS(expf(x)))
+KERNEL(log_, BITS(logf(x)))
+KERNEL(sin_, BITS(sinf(x)))
+KERNEL(cos_, BITS(cosf(x)))
+KERNEL(tanh_, BITS(tanhf(x)))
+KERNEL(erf_, BITS(erff(x)))
+KERNEL(expm1_, BITS(expm1f(x)))
+KERNEL(log1p_, BITS(log1pf(x)))
+KERNEL(pow_, BITS(powf(fabsf(x), y)))
+KERNEL(cube_root, BITS(cbrtf(x)))
+KERNEL(fmod_, BITS(fmodf(x, y)))
+KERNEL(half_exp, HALF(hexp(__float2half_rn(x))))
+KERNEL(double_exp, folded(exp(double(x) * 0.001)))
+KERNEL(approx_exp, BITS(__expf(x)))
+KERNEL(approx_exp2, BITS(exp2f(x)))
+KERNEL(approx_log, BITS(__logf(fabsf(x))))
+KERNEL(approx_log2, BITS(__log2f(fabsf(x))))
+KERNEL(approx_sin, BITS(__sinf(x)))
+KERNEL(approx_cos, BITS(__cosf(x)))
+KERNEL(approx_rsqrt, BITS(rsqrtf(fabsf(x))))
+KERNEL(approx_divide, BITS(__fdividef(x, y)))
+__device__ float approximate_tanh(float x) { float y; asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+__device__ float approximate_reciprocal(float x) { float y; asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+__device__ float approximate_sqrt(float x) { float y; asm("sqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+KERNEL(approx_tanh, BITS(approximate_tanh(x)))
+KERNEL(approx_reciprocal, BITS(approximate_reciprocal(x)))
+KERNEL(approx_sqrt, BITS(approximate_sqrt(fabsf(x))))
