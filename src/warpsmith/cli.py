@@ -108,18 +108,18 @@ def optimize(
 
 def _optimize(target: str, settings: Settings, console: Console) -> int:
     """Run it under a display; leave results and a closing table, whatever ended the search."""
-    import warpsmith
     from warpsmith.explore import display_for, folder_for, render_summary
+    from warpsmith.optimize import optimize as find
 
     display = display_for(console)
     try:
         with display:
-            result = warpsmith.optimize(target, settings=settings, observer=display)
+            result = find(target, settings=settings, observer=display)
     except (NothingPassed, KeyboardInterrupt):
         _leave_what_there_is(display.tally.task, settings, console)
         raise
     folder = result.write(folder_for(settings.out, result.task))
-    console.print(render_summary(result.outcome, display.tally.finished, folder, settings.archive))
+    console.print(render_summary(result.outcome, display.tally, folder, settings.archive))
     return INTERRUPTED if result.interrupted else 0
 
 

@@ -13,7 +13,7 @@ from tests.explore.stories import HISTORY, NOTHING, OUTCOME, WINNER, WRONG, meas
 from tests.samples import TASK
 from warpsmith.archive import Archive
 from warpsmith.errors import ArchiveError
-from warpsmith.explore import FinishedStage, render_best, render_key, render_list, render_summary, write_results
+from warpsmith.explore import FinishedStage, Tally, render_best, render_key, render_list, render_summary, write_results
 
 
 def text(renderable: RenderableType) -> str:
@@ -34,8 +34,9 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
 
 def test_summary_says_what_happened_in_each_stage_and_where_results_lie(tmp_path: Path) -> None:
     folder = write_results(OUTCOME, tmp_path / "relu")
-    stages = [FinishedStage("functionalize", 0.5, "1 operator"), FinishedStage("evolve", 55.0, "60 candidates")]
-    shown = text(render_summary(OUTCOME, stages, folder, "out/archive.db"))
+    stages = (FinishedStage("functionalize", 0.5, "1 operator"), FinishedStage("evolve", 55.0, "60 candidates"))
+    tally = Tally(finished=stages, stage="evolve")
+    shown = text(render_summary(OUTCOME, tally, folder, "out/archive.db"))
     assert "relu: 20.0 ns estimated for H200, 70% of the speed of light, 4.00× the first that worked" in shown
     assert "functionalize       0.5   1 operator" in shown
     assert "evolve             55.0   60 candidates" in shown
@@ -43,6 +44,21 @@ def test_summary_says_what_happened_in_each_stage_and_where_results_lie(tmp_path
     for file in ("kernel.cu", "plan.toml", "functional.py", "report.html", "verdict.json"):
         assert file in shown
     assert f"warpsmith archive show {TASK.key[:8]}" in shown
+
+
+def test_summary_of_an_interrupted_run_says_how_far_it_came() -> None:
+    tally = Tally(finished=(FinishedStage("translate", 1.0, ""),), stage="evolve", judged=5, built=5, passed=4)
+    shown = text(render_summary(OUTCOME, tally, None, "archive.db"))
+    assert "evolve            –   interrupted; 5 judged, 5 built, 4 passed, 1 failed" in shown
+    assert "results" not in shown
+
+
+def test_list_fits_a_narrow_terminal(archive: Archive) -> None:
+    file = io.StringIO()
+    Console(file=file, width=80).print(render_list(archive.standings()))
+    lines = file.getvalue().splitlines()
+    assert len(lines) == 2
+    assert lines[1].rstrip().endswith(f"{archive.standings()[0].last_at:%H:%M}")
 
 
 def test_best_so_far_where_nothing_passed() -> None:

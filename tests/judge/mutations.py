@@ -1,4 +1,4 @@
-"""Known bugs, each an edit of a good kernel, with the stage and the reasons that must stop it."""
+"""Known bugs, each an edit of a good kernel, with the stages and the reasons that may stop it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Mutation:
     name: str
     kernel: Kernel
     edits: tuple[tuple[str, str], ...]
-    stage: Stage
+    stages: tuple[Stage, ...]
     reasons: tuple[str, ...]
 
     @property
@@ -39,8 +39,8 @@ class Mutation:
         return text
 
 
-def _bug(name: str, kernel: Kernel, old: str, new: str, stage: Stage, *reasons: str) -> Mutation:
-    return Mutation(name, kernel, ((old, new),), stage, reasons)
+def _bug(name: str, kernel: Kernel, old: str, new: str, stages: tuple[Stage, ...], *reasons: str) -> Mutation:
+    return Mutation(name, kernel, ((old, new),), stages, reasons)
 
 
 _WRITE = "for (int c = t; c < cols; c += BLOCK) to[c] = expf(in[c] - most) / sum;"
@@ -53,7 +53,8 @@ _TF32 = "__uint_as_float((__float_as_uint({}) + 0x1000u) & 0xffffe000u)"
 _BF16 = "__uint_as_float((__float_as_uint({}) + 0x8000u) & 0xffff0000u)"
 _LEFT, _RIGHT = "left[threadIdx.y][i]", "right[threadIdx.x][i]"
 
-NUMERICS, PROBES, SANITIZE, RUN = Stage.NUMERICS, Stage.PROBES, Stage.SANITIZE, Stage.RUN
+NUMERICS, PROBES, SANITIZE, RUN = (Stage.NUMERICS,), (Stage.PROBES,), (Stage.SANITIZE,), (Stage.RUN,)
+EARLY = (*NUMERICS, *PROBES)
 WRONG = ("wrong_value",)
 
 MUTATIONS: tuple[Mutation, ...] = (
@@ -102,7 +103,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         SOFTMAX,
         "if (t < s) partial[t] += partial[t + s];\n        __syncthreads();",
         "if (t < s) { partial[t] += partial[t + s]; __syncthreads(); }",
-        SANITIZE,
+        (*RUN, *NUMERICS, *SANITIZE),
+        "wrong_value",
         "barrier_divergence",
         "shared_race",
     ),
@@ -190,7 +192,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "out_of_bounds",
     ),
     _bug(
-        "row offset held in 16 bits", LINEAR, "x[row * inner + k]", "x[(short)(row * inner) + k]", RUN, "out_of_bounds"
+        "byte offset held in 16 bits",
+        LINEAR,
+        "x[row * inner + k]",
+        "*(const float*)((const char*)x + (short)(4 * (row * inner + k)))",
+        RUN,
+        "out_of_bounds",
     ),
     _bug(
         "barrier missing after a tile is used",
@@ -265,13 +272,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         NUMERICS,
         "swallowed_nan",
     ),
-    _bug("maximum seeded with zero", ROW_MAX, "most = -INFINITY", "most = 0.0f", NUMERICS, *WRONG),
+    _bug("maximum seeded with zero", ROW_MAX, "most = -INFINITY", "most = 0.0f", EARLY, *WRONG),
     _bug(
         "maximum seeded with the smallest positive number",
         ROW_MAX,
         "most = -INFINITY",
         "most = FLT_MIN",
-        NUMERICS,
+        EARLY,
         *WRONG,
     ),
     _bug("first column left out", ROW_MAX, "int c = 0;", "int c = 1;", NUMERICS, *WRONG),

@@ -11,7 +11,8 @@ import pytest
 from tests.laws.sources import FILES, TREES, module, name
 
 ORDER = (
-    {"records", "errors", "settings"},
+    {"records", "errors"},
+    {"settings"},
     {"task", "program"},
     {"device"},
     {"judge", "archive"},

@@ -11,17 +11,19 @@ from pathlib import Path
 import pytest
 
 import warpsmith
-from tests.laws.sources import FILES, TREES, module, name
+from tests.laws.sources import FILES, ROOT, TREES, module, name
 
 PACKAGES = [path for path in FILES if path.name == "__init__.py"]
 
 
 def shown(tree: ast.Module) -> set[str]:
-    """Public names that a package's file binds: its own, and those taken from the rest of Warpsmith."""
+    """Public names that a package's file binds: its own, and those taken from the rest of Warpsmith but modules."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("warpsmith"):
-            names |= {alias.asname or alias.name for alias in node.names}
+            names |= {
+                alias.asname or alias.name for alias in node.names if not is_module(f"{node.module}.{alias.name}")
+            }
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
@@ -30,6 +32,12 @@ def shown(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             names.add(node.target.id)
     return {each for each in names if not each.startswith("_")}
+
+
+def is_module(dotted: str) -> bool:
+    """Whether a dotted name below `warpsmith` is a file of the package, and not something that a file defines."""
+    place = ROOT.joinpath(*dotted.split(".")[1:])
+    return place.with_suffix(".py").exists()
 
 
 @pytest.mark.parametrize("path", PACKAGES, ids=name)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -171,6 +174,11 @@ def test_errors_have_the_line_and_column_of_the_users_text(builder: Builder) -> 
     assert only_error(build(builder, COPY.replace("x[i]", "y[i]"))) == (3, 23, 'identifier "y" is undefined')
 
 
+def test_a_tab_counts_as_one_column(builder: Builder) -> None:
+    line, column, message = only_error(build(builder, COPY.replace("  if", "\t\tif").replace("x[i]", "\ty")))
+    assert (line, column, message) == (3, 24, 'identifier "y" is undefined')
+
+
 def test_errors_say_what_was_tried_and_where_a_template_was_used(builder: Builder) -> None:
     overload = '#include <cuda_fp16.h>\nextern "C" __global__ void k(__half* x) { x[0] = __hadd(x[1], "x"); }'
     line, column, message = only_error(build(builder, overload))
@@ -185,7 +193,7 @@ extern "C" __global__ void k(float* x) {
     assert 'instantiation of "void f(T) [with T=float]" at line 3' in message
 
 
-def test_an_error_inside_a_header_names_the_line_that_led_there(builder: Builder, tmp_path: Path) -> None:
+def test_an_error_inside_a_header_names_the_line_that_led_there(builder: Builder) -> None:
     source = """#include <cuda/std/array>
 extern "C" __global__ void k(int* x) {
   cuda::std::array<int, 3> a{};
@@ -297,6 +305,38 @@ def test_a_text_that_deceives_the_screen_still_cannot_read_files() -> None:
         assert "what comes out" not in compiled.log
     finally:
         compiler.close()
+
+
+CONFINED = """
+import runpy, socket, sys
+compiler = runpy.run_path(sys.argv[1])
+if not compiler["confine"]([sys.argv[2]]):
+    sys.exit("no Landlock")
+print(open(sys.argv[2] + "/header.h").read())
+for attempt in (
+    lambda: open(sys.argv[3]),
+    lambda: open(sys.argv[2] + "/new.h", "w"),
+    lambda: socket.create_connection(("127.0.0.1", int(sys.argv[4]))),
+):
+    try:
+        attempt()
+    except PermissionError:
+        print("denied")
+"""
+
+
+def test_the_compiler_process_may_read_headers_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "headers").mkdir()
+    (tmp_path / "headers" / "header.h").write_text("header")
+    (tmp_path / "secret").write_text("secret")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        paths = [worker.__file__.replace("worker.py", "compiler.py"), tmp_path / "headers", tmp_path / "secret", port]
+        command = [sys.executable, "-c", CONFINED, *map(str, paths)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "no Landlock" in ended.stderr:
+        pytest.skip("this kernel has no Landlock")
+    assert ended.stdout.split() == ["header", "denied", "denied", "denied"], ended.stderr
 
 
 # -------------------------------------------------------------------------------------------------------------- limits

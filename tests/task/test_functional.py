@@ -67,9 +67,28 @@ POINTWISE = [
     ),
     lambda x, y, i: x.to(torch.float64) + y.half().float().double() + torch.full_like(x, 2.0) + torch.zeros_like(y),
     lambda x, y, i: i % 4 + i // 2 + (i << 1) + (i & 3) + i.bitwise_not() - i.to(torch.int32),
+    lambda x, y, i: torch.relu(x) + x.exp2() + x.expm1() + x.log2() + x.log10() + x.log1p() + x.tan() + x.square(),
+    lambda x, y, i: (
+        (x / 2).asin() + (x / 2).acos() + x.atan() + x.atan2(y) + x.sinh() + x.cosh() + x.asinh() + (x + 1).acosh()
+    ),
+    lambda x, y, i: (x / 2).atanh() + x.erfc() + x.trunc() + x.frac() + x.reciprocal() + x.clamp(max=0.5) + x.xlogy(y),
+    lambda x, y, i: (
+        x.fmod(y) + torch.addcdiv(x, y, x + 1, value=2) + F.celu(x, 0.5) + F.hardshrink(x) + F.prelu(x, y[0, 0, 0, :4])
+    ),
+    lambda x, y, i: (x.isinf() | x.isfinite().logical_and(y > 0.5)).logical_or(x > y).logical_xor(y > 0.1),
+    lambda x, y, i: (
+        torch.ones_like(x) + torch.zeros(6) + torch.ones(6) + torch.full((6,), 2.0) + torch.arange(6) + torch.eye(6)
+    ),
     lambda x, y, i: torch.nan_to_num(x / 0.0) + torch.isnan(y).float() + torch.logical_not(x > 0.5).float(),
 ]
 REDUCING = [
+    lambda x, y, i: (
+        x.cummin(1).values,
+        torch.std_mean(x, 1),
+        x.median(1).values,
+        x.count_nonzero(1),
+        x.norm(dim=(1, 2)),
+    ),
     lambda x, y, i: (
         x.sum(),
         x.sum(1),
@@ -121,6 +140,11 @@ REDUCING = [
 ]
 MOVING = [
     lambda x, y, i: (
+        torch.scatter_add(x, 3, i[:, :, None, None], y),
+        x.index_add(2, i[0], y[:, :, :4]),
+        x.narrow(1, 1, 2),
+    ),
+    lambda x, y, i: (
         x.transpose(1, 2),
         x.permute(0, 2, 3, 1),
         x.reshape(2, -1),
@@ -171,6 +195,16 @@ NORMS = [
     lambda x, y, i: F.instance_norm(x, weight=y[0, 0, 0, :4], bias=y[0, 1, 0, :4], eps=1e-3),
 ]
 CONTRACTING = [
+    lambda x, y, i: (
+        torch.outer(x[0, 0, 0], y[0, 0, 0]),
+        torch.baddbmm(x[0], x[0], y[0], beta=0.5),
+        F.bilinear(x, y, x[0, :, :6]),
+    ),
+    lambda x, y, i: (
+        F.conv_transpose1d(x[0], y[0, :, :, :3].transpose(1, 2)[:, :2].transpose(1, 2)),
+        F.adaptive_avg_pool1d(x[0], 2),
+    ),
+    lambda x, y, i: (F.conv_transpose3d(x[None], y[:, :, None, :2, :2]), F.adaptive_avg_pool3d(x, 2)),
     lambda x, y, i: (
         x @ y,
         x[0, 0] @ y[0, 0],

@@ -246,6 +246,22 @@ def test_input_changed_in_place_is_an_update() -> None:
     assert evaluate(task.graph, {"x": x}, "task")["new_x"].tolist() == [1, 1, 1]
 
 
+def test_input_and_parameter_of_one_name() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.x = nn.Parameter(torch.full((3,), 5.0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x.mul_(2.0)
+            return x + self.x
+
+    task = task_from_module(Both(), torch.ones(3))
+    assert task.graph.updates == (("x", "new_x"),)
+    got = evaluate(task.graph, {"x": torch.ones(3), **task.state}, "task")
+    assert (got["new_x"].tolist(), got["out"].tolist()) == ([2.0] * 3, [7.0] * 3)
+
+
 @pytest.mark.parametrize(
     ("module", "op"),
     [

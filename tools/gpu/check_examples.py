@@ -81,7 +81,7 @@ def main() -> None:
               f"eager {eager * 1e6:8.2f} us  default {mine[0].get('seconds', float('nan')) * 1e6:8.2f} us  best {best * 1e6:8.2f} us")  # fmt: skip
         for row in mine:
             if row not in good:
-                print("   ", row["status"], row.get("error"), row.get("message", ""), json.dumps(row["recipe"])[:300])
+                print("   ", row["status"], row.get("error"), row.get("message", ""), json.dumps(row["recipe"])[:160])
         options.out.write_text(json.dumps(rows))
     builder.close()
 

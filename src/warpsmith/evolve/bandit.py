@@ -37,7 +37,7 @@ def reward(child: Judged, reference: float) -> float:
     """Return the improvement over `reference` (seconds) minus the cost of the proposal.
 
     Improvement is in halvings of the time: log2(reference / child), from 0 (no gain, or failed) to 1 (twice as fast
-    or better). The first program of all, with an infinite reference, earns 1.
+    or better). A child that passes where its parents failed, with an infinite reference, earns 1.
     """
     gain = 0.0
     if child.verdict.passed:

@@ -215,9 +215,10 @@ class Evolution:
     def _fold(self, judged: Judged, generation: int, *, cached: bool) -> None:
         """Learn from a verdict. Everything that later choices depend on is learnt here, new or read again."""
         lineage = judged.candidate.lineage
-        value = reward(judged, self.population.reference(judged.candidate))
+        reference = self.population.reference(judged.candidate)
         improved = self.population.fold(judged, generation)
-        self.bandit.learn(lineage.author, lineage.operator, value)
+        if lineage.parents or reference < float("inf"):  # the first programs have nothing to be compared with
+            self.bandit.learn(lineage.author, lineage.operator, reward(judged, reference))
         self.lessons.learn(judged)
         self._tell(events.CandidateJudged(judged, generation, cached))
         if improved:

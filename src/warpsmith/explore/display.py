@@ -25,11 +25,10 @@ from warpsmith.evolve.events import (
     Stopped,
     TaskLoaded,
 )
-from warpsmith.explore.tally import Tally
+from warpsmith.explore.tally import REASONS_SHOWN, Tally, counts
 from warpsmith.explore.words import amount, best_line, clock, duration, percent, share
 
 STAGES = ("functionalize", "translate", "evolve", "archive")
-REASONS_SHOWN = 4
 PLAIN_EVERY = 10
 _BAR = 28
 
@@ -124,17 +123,6 @@ class LiveDisplay(Display):
 def display_for(console: Console) -> Display:
     """Return the display that suits where `console` writes to."""
     return LiveDisplay(console) if console.is_terminal and not console.is_dumb_terminal else PlainDisplay(console)
-
-
-def counts(tally: Tally) -> str:
-    """Say in a line how many candidates there were and what became of them."""
-    text = f"{tally.judged} judged, {tally.built} built, {tally.passed} passed, {tally.failed} failed"
-    if tally.failures:
-        shown = [f"{count} {reason.replace('_', ' ')}" for reason, count in tally.failures[:REASONS_SHOWN]]
-        text += f" ({', '.join(shown)})"
-    if tally.lost:
-        text += f", {tally.lost} lost by the machine"
-    return text + (f", {tally.recalled} known from the archive" if tally.recalled else "")
 
 
 def _stages(tally: Tally) -> Text:

@@ -23,10 +23,12 @@ def render_list(standings: Sequence[Standing]) -> RenderableType:
     """Return a table of tasks and devices. Measured and estimated times stand in columns of their own."""
     if not standings:
         return Text("the archive is empty")
-    table = _table("task", "key", "device")
+    table = _table("task", padding=2)
+    for title in ("key", "device"):
+        table.add_column(title, no_wrap=True)
     for title in ("judged", "passed", "measured", "estimated"):
-        table.add_column(title, justify="right")
-    table.add_column("last (UTC)")
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("last (UTC)", no_wrap=True)
     for standing in standings:
         best = duration(standing.best_seconds) if standing.best_seconds is not None else "–"
         table.add_row(
@@ -110,10 +112,10 @@ def _candidates(judged: Sequence[Judged], title: str = "fastest candidates") -> 
     return table
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+def _table(*columns: str, padding: int = 3) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, padding, 0, 0))
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     return table
 
 

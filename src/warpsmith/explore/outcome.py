@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from warpsmith.archive import Archive, ArchivedTask
 from warpsmith.records import Bound, GpuSpec, Judged, Task
-from warpsmith.task import bound as bound_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +62,9 @@ class Outcome:
 
 def outcome_from_archive(archive: Archive, task_key: str, gpu: GpuSpec) -> Outcome:
     """Return what the archive knows of a task on a GPU. Raises ArchiveError where it does not know the task."""
+    # Here, because this loads PyTorch, which takes seconds that a look at the archive should not take.
+    from warpsmith.task import bound as bound_of
+
     task = _without_tensors(archive.task(task_key))
     best = archive.best(task_key, device=gpu.name)
     return Outcome(

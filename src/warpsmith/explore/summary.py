@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -11,20 +10,20 @@ from rich.text import Text
 
 from warpsmith.explore.outcome import Outcome
 from warpsmith.explore.output import FILES
-from warpsmith.explore.tally import FinishedStage
+from warpsmith.explore.tally import Tally, counts
 from warpsmith.explore.words import best_line, duration
 
 
-def render_summary(
-    outcome: Outcome, stages: Sequence[FinishedStage], folder: Path | None, archive: str
-) -> RenderableType:
-    """Return the closing table. `stages` tells what came of each; `folder` is None where nothing was written."""
+def render_summary(outcome: Outcome, tally: Tally, folder: Path | None, archive: str) -> RenderableType:
+    """Return the closing table. `tally` tells of the stages; `folder` is None where nothing was written."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column("stage", style="bold")
     table.add_column("seconds", justify="right")
     table.add_column("what happened")
-    for stage in stages:
+    for stage in tally.finished:
         table.add_row(stage.name, f"{stage.seconds:.1f}", stage.detail)
+    if tally.stage and tally.stage not in {stage.name for stage in tally.finished}:
+        table.add_row(tally.stage, "–", f"{tally.stopped or 'interrupted'}; {counts(tally)}")
     return Group(_headline(outcome), Text(), table, Text(), _results(outcome, folder, archive))
 
 

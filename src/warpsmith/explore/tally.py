@@ -18,6 +18,9 @@ from warpsmith.evolve.events import (
 )
 from warpsmith.records import Bound, Judged, Stage, Task
 
+REASONS_SHOWN = 4
+"""Reasons for failure that fit in a line, the most frequent ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class FinishedStage:
@@ -92,3 +95,14 @@ class Tally:
             built=self.built + (failure.stage > Stage.BUILD),
             failures=tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
         )
+
+
+def counts(tally: Tally) -> str:
+    """Say in a line how many candidates there were and what became of them."""
+    text = f"{tally.judged} judged, {tally.built} built, {tally.passed} passed, {tally.failed} failed"
+    if tally.failures:
+        shown = [f"{count} {reason.replace('_', ' ')}" for reason, count in tally.failures[:REASONS_SHOWN]]
+        text += f" ({', '.join(shown)})"
+    if tally.lost:
+        text += f", {tally.lost} lost by the machine"
+    return text + (f", {tally.recalled} known from the archive" if tally.recalled else "")

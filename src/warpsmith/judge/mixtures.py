@@ -1,8 +1,9 @@
-"""Draws that no single family gives: two families in one tensor, and small edits of a draw.
+"""Draws that no single family gives: two families in one tensor, edits of a draw, and its mirror image.
 
 A kernel that samples its inputs (the first row is constant, so all are) or keys a cache on a few of them is right on
 every family that looks the same everywhere. `equal+normal` holds one third of the first family in front of two
-thirds of the second; `nominal+edited` is a nominal draw of which a handful of elements in the middle are replaced.
+thirds of the second; `nominal+edited` is a nominal draw of which a handful of elements in the middle are replaced;
+`offset+mirrored` lies around -5, so that a maximum that starts from 0 shows.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from warpsmith.records import Task
 from warpsmith.task import draw
 
 EDITED = "edited"
+MIRRORED = "mirrored"
 EDITS = 5
 
 
@@ -25,6 +27,8 @@ def draw_any(task: Task, family: str, seed: int) -> dict[str, torch.Tensor]:
         return draw(task, family, seed)
     if second == EDITED:
         return _edited(task, draw(task, first, seed), draw(task, first, seed + 1))
+    if second == MIRRORED:
+        return _mirrored(draw(task, first, seed), {spec.name for spec in task.graph.inputs})
     return _joined(draw(task, first, seed), draw(task, second, seed), {spec.name for spec in task.graph.inputs})
 
 
@@ -36,6 +40,17 @@ def _joined(
         third = (front[name].numel() + 2) // 3
         mixed[name].view(-1)[:third] = front[name].reshape(-1)[:third]
     return mixed
+
+
+def _mirrored(base: Mapping[str, torch.Tensor], inputs: set[str]) -> dict[str, torch.Tensor]:
+    """Negate every floating input; what lies in [0, 1], as probabilities must, stays there."""
+    mirrored = dict(base)
+    for name in inputs:
+        values = base[name]
+        if values.is_floating_point() and values.numel():
+            inside = bool((values >= 0.0).all() and (values <= 1.0).all())
+            mirrored[name] = 1.0 - values if inside else -values
+    return mirrored
 
 
 def _edited(task: Task, base: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,7 +1,7 @@
 """Questions that inputs of one family cannot ask.
 
 * *Exactness*: sums of odd 12-bit integers against zeros and ones are exact in float32 and in nothing narrower.
-* *Mixtures*: a shortcut that some rows justify must not be taken for the others.
+* *Mixtures*: a shortcut that some rows justify must not be taken for the others; a sign must not be taken for granted.
 * *Memory*: the same call with another fill of outputs and scratch must give the same bits; where atomics add up
   floating values in no fixed order, values within the limit.
 * *Replay*: three calls in one loaded module, with new contents at the same addresses, each checked. It catches
@@ -19,7 +19,7 @@ from dataclasses import replace
 
 import torch
 
-from warpsmith.judge.mixtures import EDITED
+from warpsmith.judge.mixtures import EDITED, MIRRORED
 from warpsmith.judge.numerics import compare
 from warpsmith.judge.references import Reference
 from warpsmith.judge.trial import Trial, conduct, describe, same_bits
@@ -27,7 +27,7 @@ from warpsmith.program import Builder
 from warpsmith.records import BoundLaunch, BoundPlan, Build, Failure, Program, Stage, TensorSpec
 
 EXACT = "exact"
-MIXTURES = ("equal+normal", "normal+equal", "nominal+normal")
+MIXTURES = ("equal+normal", "normal+equal", "nominal+normal", f"offset+{MIRRORED}")
 REPLAYED = ("nominal", f"nominal+{EDITED}", "normal")
 _COPY_THREADS = 256
 _GLOBAL_VARIABLE = re.compile(r"^\s*(?:\.(?:visible|weak|extern|common)\s+)*\.global\s", re.MULTILINE)
@@ -57,9 +57,9 @@ def exactness(trial: Trial, families: tuple[str, ...], fill: int) -> Failure | N
 
 
 def mixtures(trial: Trial, families: tuple[str, ...], fill: int) -> Failure | None:
-    """Draw tensors of which one part belongs to one family and the rest to another."""
+    """Draw tensors of which one part belongs to one family and the rest to another, and a mirror image."""
     for family in MIXTURES:
-        if set(family.split("+")) <= set(families):
+        if set(family.split("+")) <= {*families, MIRRORED}:
             failure = trial.verify(Stage.PROBES, _reference(trial, family), fill=fill)
             if failure is not None:
                 return failure

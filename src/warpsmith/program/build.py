@@ -36,7 +36,7 @@ _ARCHITECTURE = re.compile(r"sm_(\d+)[af]?")
 class Builder:
     """Builds programs for one compiler process and one cache folder.
 
-    `timeout_s` limits one compilation, `memory_mb` the address space of the compiler process. Any number of builders,
+    `timeout_s` limits one compilation, `memory_mb` the data of the compiler process. Any number of builders,
     in any processes, may share `cache_dir`; one builder may be used from several threads, which then take turns.
     Use as a context manager, or call `close`.
     """
@@ -45,7 +45,7 @@ class Builder:
         if not timeout_s > 0:
             raise SettingsError(f"the compiler's time limit must be positive, not {timeout_s}")
         if memory_mb < 512:
-            raise SettingsError(f"the compiler needs at least 512 MiB of address space, not {memory_mb}")
+            raise SettingsError(f"the compiler needs at least 512 MiB of memory, not {memory_mb}")
         self._cache = BuildCache(Path(cache_dir))
         self._compiler = CompilerProcess(timeout_s, memory_mb)
         self._turn = threading.Lock()

@@ -17,7 +17,6 @@ from warpsmith.errors import SettingsError
 from warpsmith.records import Build, Diagnostic, KernelResources
 
 _MAGIC = b"warpsmith build 1\n"
-_MAX_ENTRY = 1 << 28
 
 
 class BuildCache:
@@ -78,7 +77,7 @@ def _decode(data: bytes, identity: str) -> Build | None:
     checksum, body = data[len(_MAGIC) : prefix], data[prefix:]
     if not data.startswith(_MAGIC) or hashlib.sha256(body).digest() != checksum:
         return None
-    content = zlib.decompressobj().decompress(body, _MAX_ENTRY)
+    content = zlib.decompress(body)
     (length,) = struct.unpack(">Q", content[:8])
     head = json.loads(content[8 : 8 + length])
     if head["identity"] != identity:

@@ -26,6 +26,7 @@ import cuda.bindings.nvrtc as nvrtc
 
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+_TCP = 1 << 0 | 1 << 1
 _PR_SET_NO_NEW_PRIVS = 38
 _MAX_LOG = 1 << 20
 _WARM_UP = 'extern "C" __global__ void warm_up(float* out) { out[0] = expf(out[1]); }'
@@ -49,15 +50,16 @@ def write_frame(stream: BinaryIO, head: dict[str, Any], *blobs: bytes) -> None:
 
 
 def confine(directories: list[str]) -> bool:
-    """Allow this process to open nothing but files below `directories`, for reading. False if the kernel cannot."""
+    """Allow this process nothing but to read files below `directories`, and no TCP. False if the kernel cannot."""
     libc = ctypes.CDLL(None, use_errno=True)
     abi = libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1)
     if abi < 1:
         return False
     # Rights by the version of Landlock that knows them: 13 at first, then refer, truncate, ioctl on devices.
     known = 13 + (abi >= 2) + (abi >= 3) + (abi >= 5)
-    handled = ctypes.c_uint64((1 << known) - 1)
-    ruleset = libc.syscall(_LANDLOCK_CREATE, ctypes.byref(handled), ctypes.c_size_t(8), 0)
+    # With no rule for them, all rights of the network that are handled (to bind and to connect TCP sockets) are denied.
+    handled = struct.pack("=QQ", (1 << known) - 1, _TCP) if abi >= 4 else struct.pack("=Q", (1 << known) - 1)
+    ruleset = libc.syscall(_LANDLOCK_CREATE, handled, ctypes.c_size_t(len(handled)), 0)
     if ruleset < 0:
         return False
     for directory in directories:
@@ -105,8 +107,12 @@ def _fetch(program: Any, measure: Any, get: Any) -> bytes:
 
 
 def limit_resources(memory_bytes: int) -> None:
-    """Limit address space, written files and core dumps of this process."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    """Limit memory, written files and core dumps of this process.
+
+    The limit is on data, not on address space: where there is a GPU, the driver's library reserves far more of the
+    latter than it ever uses.
+    """
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 

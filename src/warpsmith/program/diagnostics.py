@@ -29,9 +29,9 @@ _PLACED = re.compile(
 _UNPLACED = re.compile(r"(?:At end of source: )?(?:catastrophic )?(?P<kind>error|warning)(?: #\S+)?: (?P<message>.*)")
 _NVRTC = re.compile(r"nvrtc: (?P<kind>error|warning)\s*: (?P<message>.*)")
 _PTXAS = re.compile(r"\s*ptxas (?P<input>.*?,\s*line \d+; )?\s*(?P<kind>error|fatal|warning)\s*: (?P<message>.*)")
-_CARET = re.compile(r"  ( *)\^\s*\Z")
+_CARET = re.compile(r"  (\s*)\^\s*\Z")
 
-_INCLUDE_PATH = re.compile(r"/\S*/include/(?:cccl/)?")
+_INCLUDE_PATH = re.compile(r"/\S*?/nvidia/\w+/include/(?:cccl/)?")
 _ORIGIN = re.compile(r"at line (\d+) of kernel\.cu")
 
 _ENTRY = re.compile(r"ptxas info\s*: Compiling entry function '([^']+)'")

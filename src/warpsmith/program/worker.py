@@ -63,6 +63,10 @@ def nvrtc_version() -> str:
         raise CompilerUnavailable("NVRTC is not installed: pip install nvidia-cuda-nvrtc cuda-bindings") from error
 
 
+def _stopped(why: str) -> Compiled:
+    return Compiled(False, "", "", b"", why)
+
+
 class CompilerProcess:
     """One compiler process, started when first needed. Not thread-safe: its owner locks."""
 
@@ -79,34 +83,34 @@ class CompilerProcess:
 
         Raises CompilerUnavailable if no compiler process can be started.
         """
-        used_before = self._served > 0
-        answer = self._compile_once(source, headers, options)
-        if answer is None and used_before:
-            # An earlier compilation may have left the process short of memory: only a fresh one is a fair witness.
-            answer = self._compile_once(source, headers, options)
-        return answer or self._crash
+        fresh = self._served == 0
+        try:
+            return self._compile(source, headers, options)
+        except WorkerDied as death:
+            self.close()
+            if fresh:
+                return _stopped(str(death))
+        # An earlier compilation may have left the process short of memory: only a fresh one is a fair witness.
+        return self.compile(source, headers, options)
 
-    def _compile_once(self, source: str, headers: dict[str, str], options: list[str]) -> Compiled | None:
-        """Return the answer; None if the process died, which `_crash` then describes."""
+    def _compile(self, source: str, headers: dict[str, str], options: list[str]) -> Compiled:
         self.start()
         request = json.dumps({"source": source, "headers": headers, "options": options}).encode()
         try:
-            head, blobs = self._exchange(struct.pack(">Q", len(request)) + request, self._timeout)
+            head, blobs = self._exchange(struct.pack(">Q", len(request)) + request, self._timeout, 3)
         except TimeoutError:
             self.close()
-            return Compiled(False, "", "", b"", f"the compiler was stopped after {self._timeout:g} s")
-        except WorkerDied as death:
-            self.close()
-            self._crash = Compiled(False, "", "", b"", str(death))
-            return None
+            return _stopped(f"the compiler was stopped after {self._timeout:g} s")
+        code = head.get("result")
+        if not isinstance(code, int):
+            raise WorkerDied("the compiler answered nonsense")
         self._served += 1
         log, ptx, cubin = blobs[0].decode(errors="replace").rstrip("\0"), blobs[1].decode(errors="replace"), blobs[2]
-        code = int(head["result"])
         exhausted = code == _OUT_OF_MEMORY or "catastrophic error: out of memory" in log
         if exhausted or code == _INTERNAL:
             self.close()
         if exhausted:
-            return Compiled(False, "", "", b"", f"the compiler ran out of its {self._memory_mb} MiB of memory")
+            return _stopped(f"the compiler ran out of its {self._memory_mb} MiB of memory")
         return Compiled(code == 0, log, ptx, cubin)
 
     def start(self) -> None:
@@ -128,15 +132,15 @@ class CompilerProcess:
             start_new_session=True,
         )
         try:
-            self.hello, _ = self._exchange(b"", _START_SECONDS)
+            self.hello, _ = self._exchange(b"", _START_SECONDS, 0)
         except (TimeoutError, WorkerDied) as error:
             self.close()
             raise CompilerUnavailable(f"NVRTC did not start: {error}") from error
-        self._served = 0
 
     def close(self) -> None:
         """Kill the process and everything that it started."""
         process, self._process = self._process, None
+        self._served = 0
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -149,8 +153,11 @@ class CompilerProcess:
             self._errors.close()
             self._errors = None
 
-    def _exchange(self, request: bytes, seconds: float) -> tuple[dict[str, Any], list[bytes]]:
-        """Send a request, if any, and read one frame. Raises TimeoutError, and WorkerDied if the process ends."""
+    def _exchange(self, request: bytes, seconds: float, count: int) -> tuple[dict[str, Any], list[bytes]]:
+        """Send a request, if any, and read one frame with `count` blobs.
+
+        Raises TimeoutError, and WorkerDied if the process ends or answers anything else.
+        """
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
             raise WorkerDied("the compiler does not run")
@@ -164,9 +171,12 @@ class CompilerProcess:
         (length,) = struct.unpack(">Q", self._read(descriptor, 8, deadline))
         if length > _MAX_HEAD:
             raise WorkerDied("the compiler answered nonsense")
-        head = json.loads(self._read(descriptor, length, deadline))
-        sizes = head["sizes"]
-        if any(not 0 <= size <= _MAX_BLOB for size in sizes):
+        try:
+            head = json.loads(self._read(descriptor, length, deadline))
+            sizes = [int(size) for size in head["sizes"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise WorkerDied("the compiler answered nonsense") from error
+        if len(sizes) != count or any(not 0 <= size <= _MAX_BLOB for size in sizes):
             raise WorkerDied("the compiler answered nonsense")
         return head, [self._read(descriptor, size, deadline) for size in sizes]
 

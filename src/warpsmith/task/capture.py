@@ -6,13 +6,9 @@ conv2d, gru, attention) stay whole. What says nothing about values is taken out:
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.export import ExportedProgram
@@ -20,8 +16,8 @@ from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
 from warpsmith.errors import TaskError
 from warpsmith.records import DTYPE_BYTES, Arg, DTypeArg, Graph, Node, Ref, TensorSpec
+from warpsmith.task.chance import unreproducible
 from warpsmith.task.names import Names
-from warpsmith.task.usercode import Blame
 
 _IDENTITY = frozenset(
     {
@@ -35,50 +31,19 @@ _IDENTITY = frozenset(
 )
 _ONE_NAME = {"aten._unsafe_view.default": "aten.view.default", "aten.reshape.default": "aten.view.default"}
 _MEMORY_ONLY = frozenset({"device", "layout", "pin_memory", "memory_format", "non_blocking"})
-_UNDEFINED = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted"})
-# Operators that draw numbers only where these arguments say so; their quiet forms are deterministic.
-_QUIET: Mapping[str, tuple[tuple[str, object], ...]] = {
-    "scaled_dot_product_attention": (("dropout_p", 0.0),),
-    "gru": (("dropout", 0.0), ("train", False)),
-    "lstm": (("dropout", 0.0), ("train", False)),
-    "rnn_tanh": (("dropout", 0.0), ("train", False)),
-    "rnn_relu": (("dropout", 0.0), ("train", False)),
-    "rrelu": (("training", False),),
-    "native_dropout": (("p", 0.0), ("train", False)),
-    "dropout": (("p", 0.0), ("train", False)),
-}
 
 
-def export(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], file: str | None, name: str
-) -> ExportedProgram:
-    """Export `module` for the shapes of its example arguments. Raises TaskError with the line to blame."""
-    with quiet(), torch.no_grad(), Blame(f"{name}.forward", file, "cannot be exported:"):
-        exported: ExportedProgram = torch.export.export(module, args, kwargs, strict=False).run_decompositions({})
-        return exported
+@dataclass(frozen=True)
+class Captured:
+    """A graph, the values of its parameters, buffers and constants by name, and its names by the module's own."""
+
+    graph: Graph
+    state: Mapping[str, torch.Tensor]
+    names: Mapping[str, str]
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what torch logs, warns and prints about an export off the terminal: its error says it once."""
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-
-
-def capture(
-    exported: ExportedProgram, inputs: Sequence[str], outputs: Sequence[str], file: str | None
-) -> tuple[Graph, dict[str, torch.Tensor]]:
-    """Convert an exported program to a graph and the values of its parameters, buffers and constants.
+def capture(exported: ExportedProgram, inputs: Sequence[str], outputs: Sequence[str], file: str | None) -> Captured:
+    """Convert an exported program to a graph.
 
     `inputs` names the tensor inputs and `outputs` the tensor outputs, in the order of the export.
     """
@@ -94,9 +59,10 @@ class _Capture:
         self.nodes: list[Node] = []
         self.state: dict[str, torch.Tensor] = {}
         self.by_target: dict[str, str] = {}
+        self.by_placeholder: dict[str, str] = {}
         self.live = _reachable(exported.graph_module.graph)
 
-    def graph(self, inputs: Sequence[str], outputs: Sequence[str]) -> tuple[Graph, dict[str, torch.Tensor]]:
+    def graph(self, inputs: Sequence[str], outputs: Sequence[str]) -> Captured:
         groups = self._arguments(inputs)
         output_names = [self.names.take(name) for name in outputs]
         for fx_node in self.exported.graph_module.graph.nodes:
@@ -112,7 +78,8 @@ class _Capture:
             outputs=tuple(results),
             updates=tuple(updates),
         )
-        return graph, self.state
+        given = dict(zip(inputs, (spec.name for spec in graph.inputs)))
+        return Captured(graph, self.state, self.by_target | given)
 
     def _arguments(self, inputs: Sequence[str]) -> dict[InputKind, list[TensorSpec]]:
         placeholders = {node.name: node for node in self.exported.graph_module.graph.nodes if node.op == "placeholder"}
@@ -126,7 +93,7 @@ class _Capture:
         for spec, wish in zip(users, inputs):
             placeholder = placeholders[spec.arg.name]
             self._bind(placeholder, self.names.take(wish), groups[spec.kind])
-            self.by_target[spec.arg.name] = self.refs[placeholder].name
+            self.by_placeholder[spec.arg.name] = self.refs[placeholder].name
         for spec in tensors:
             placeholder = placeholders[spec.arg.name]
             if spec.kind == InputKind.USER_INPUT or placeholder not in self.live:
@@ -165,9 +132,10 @@ class _Capture:
             if spec.kind == OutputKind.USER_OUTPUT:
                 results.append((self._spec(next(wanted), value.meta["val"], value), ref))
                 continue
-            if spec.target is None or spec.target not in self.by_target:
+            holder = self.by_placeholder if spec.kind == OutputKind.USER_INPUT_MUTATION else self.by_target
+            if spec.target is None or spec.target not in holder:
                 raise TaskError(f"forward changes {spec.target}, which cannot be followed", file=self.file)
-            old = self.by_target[spec.target]
+            old = holder[spec.target]
             name = self.names.take(f"new_{old}")
             changed.append((self._spec(name, value.meta["val"], value), ref))
             updates.append((old, name))
@@ -190,7 +158,9 @@ class _Capture:
         if op == "aten.copy.default":
             self._copy(node)
             return
-        self._refuse(node, op)
+        problem = unreproducible(node)
+        if problem:
+            raise self._error(node, problem)
         name = self.names.take(_readable(node.target))
         self.refs[node] = Ref(name)
         args, kwargs = self._canonical(node)
@@ -211,14 +181,6 @@ class _Capture:
             self.nodes.append(Node(spec.name, "aten.expand.default", (ref, spec.shape), (), (spec,)))
             ref = Ref(spec.name)
         self.refs[node] = ref
-
-    def _refuse(self, node: torch.fx.Node, op: str) -> None:
-        assert isinstance(node.target, torch._ops.OpOverload)
-        base = node.target._schema.name.split("::")[1]
-        if torch.Tag.nondeterministic_seeded in node.target.tags and not _is_quiet(node, base):
-            raise self._error(node, f"{op} draws random numbers; call eval() on the module or set its probability to 0")
-        if base in _UNDEFINED:
-            raise self._error(node, f"{op} gives uninitialised memory, whose contents no program can reproduce")
 
     def _outputs(self, name: str, node: torch.fx.Node) -> tuple[TensorSpec | None, ...]:
         value = node.meta.get("val")
@@ -292,15 +254,6 @@ def _reachable(graph: torch.fx.Graph) -> set[torch.fx.Node]:
             # What a copy overwrites is not read.
             todo += [node.args[1]] if str(node.target) == "aten.copy.default" else node.all_input_nodes
     return seen
-
-
-def _is_quiet(node: torch.fx.Node, base: str) -> bool:
-    assert isinstance(node.target, torch._ops.OpOverload)
-    schema = node.target._schema.arguments
-    given = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
-    given |= {argument.name: value for argument, value in zip(schema, node.args)}
-    given |= node.kwargs
-    return any(name in given and given[name] == value for name, value in _QUIET.get(base, ()))
 
 
 def _says_nothing(argument: torch._C.Argument, value: object) -> bool:

@@ -16,7 +16,8 @@ import torch
 from warpsmith.records import Graph, Node, Task, TensorSpec, digest
 from warpsmith.task.evaluate import dtype_of
 from warpsmith.task.exact import exact_operand, exact_roles
-from warpsmith.task.load import SEED, draw_module_inputs
+from warpsmith.task.load import draw_module_inputs
+from warpsmith.task.sourcefile import SEED
 from warpsmith.task.trace import Tracer, base_name, integer_bounds
 
 Draw = Callable[[tuple[int, ...], torch.Generator], torch.Tensor]
@@ -32,7 +33,7 @@ def _heavy_tail(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
 
 
 def _equal(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
-    return _normal((1,), g).expand(shape)
+    return _normal((), g).expand(shape)
 
 
 def _alternating(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
@@ -178,7 +179,7 @@ def _integers(
 ) -> torch.Tensor:
     low, high = (0, bound) if bound is not None else (int(example.min()), int(example.max()) + 1)
     if family == "equal":
-        values = torch.randint(low, high, (1,), generator=g).expand(spec.shape)
+        values = torch.randint(low, high, (), generator=g).expand(spec.shape)
     elif family == "duplicates":
         values = torch.randint(low, high, (4,), generator=g)[torch.randint(4, spec.shape, generator=g)]
     else:

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import inspect
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import CodeType, ModuleType
-from typing import Any
 
-import numpy as np
 import torch
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from warpsmith.errors import TaskError
-from warpsmith.records import DTYPE_BYTES, Task
-from warpsmith.task.capture import capture, export, quiet
+from warpsmith.records import Task
+from warpsmith.task.binding import Call, bind
+from warpsmith.task.capture import capture
+from warpsmith.task.export import export, quiet
 from warpsmith.task.functional import check, emit
-from warpsmith.task.usercode import Blame, execute, importing_from
-
-SEED = 42
-"""The seed of KernelBench, set before inputs are drawn and before the module is constructed."""
-
-
-@dataclass(frozen=True)
-class _Call:
-    """The arguments of one call of forward, and its tensors by name in the order in which export flattens them."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    tensors: dict[str, torch.Tensor]
+from warpsmith.task.sourcefile import (
+    SEED,
+    call_if_defined,
+    example_inputs,
+    module_class,
+    read,
+    seed_all,
+    seeded,
+    split,
+)
+from warpsmith.task.usercode import Blame, execute, importing_from, line_of
 
 
 def load_task(target: str | Path) -> Task:
@@ -42,16 +36,16 @@ def load_task(target: str | Path) -> Task:
     `get_init_inputs()` for the constructor. Random numbers are seeded as KernelBench does. The module stays in the
     mode that its constructor leaves it in. Raises TaskError, with file and line, for whatever cannot be used.
     """
-    file, class_name = _split(str(target))
-    text = _read(file)
+    file, class_name = split(str(target))
+    text = read(file)
     with importing_from(Path(file).parent), seeded(SEED):
         namespace = execute(text, file)
-        found = _module_class(namespace, class_name, file)
-        _seed(SEED)
-        init = _call_if_defined(namespace, "get_init_inputs", file)
-        _seed(SEED)
-        examples = _example_inputs(namespace, file)
-        _seed(SEED)
+        found = module_class(namespace, class_name, file)
+        seed_all(SEED)
+        init = call_if_defined(namespace, "get_init_inputs", file)
+        seed_all(SEED)
+        examples = example_inputs(namespace, file)
+        seed_all(SEED)
         with Blame(f"the constructor of {found.__name__}", file), quiet():
             module = found(**init) if isinstance(init, dict) else found(*(init or ()))
         name = Path(file).stem if class_name is None else f"{Path(file).stem}-{class_name}"
@@ -73,45 +67,20 @@ def task_from_module(module: torch.nn.Module, example_inputs: object, name: str 
         return _task(module, example_inputs, called, called, file, None, module_inputs=False)
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed every generator inside; afterwards give the caller's states and default dtype back."""
-    state, plain, array, dtype = (
-        torch.get_rng_state(),
-        random.getstate(),
-        np.random.get_state(),
-        torch.get_default_dtype(),
-    )
-    _seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
-        random.setstate(plain)
-        np.random.set_state(array)
-        torch.set_default_dtype(dtype)
-
-
-def _seed(seed: int) -> None:
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed)
-
-
 def draw_module_inputs(task: Task, seed: int) -> dict[str, torch.Tensor]:
     """Call the `get_inputs` of a task's source under `seed`, and return its tensors by their names in the graph.
 
     The source is run anew, so that the result depends on nothing but the task and the seed.
     """
-    file, class_name = _split(task.origin)
+    file, class_name = split(task.origin)
     with importing_from(Path(file).parent), seeded(SEED):
         namespace = execute(task.source, file)
-        _seed(seed)
-        drawn = _example_inputs(namespace, file)
-        found = _module_class(namespace, class_name, file)
+        seed_all(seed)
+        drawn = example_inputs(namespace, file)
+        found = module_class(namespace, class_name, file)
     signature = inspect.signature(found.forward)
     unbound = signature.replace(parameters=[*signature.parameters.values()][1:])
-    leaves = _bind(unbound, drawn, file, _line_of(found.forward, file)).tensors.values()
+    leaves = bind(unbound, drawn, file, line_of(found.forward, file)).tensors.values()
     if len(leaves) != len(task.graph.inputs):
         raise TaskError(f"get_inputs() gave {len(leaves)} tensors, before it gave {len(task.graph.inputs)}", file=file)
     named = {}
@@ -122,132 +91,11 @@ def draw_module_inputs(task: Task, seed: int) -> dict[str, torch.Tensor]:
     return named
 
 
-def _split(target: str) -> tuple[str, str | None]:
-    head, colon, tail = target.rpartition(":")
-    return (head, tail) if colon and head and tail.isidentifier() else (target, None)
-
-
-def _read(file: str) -> str:
-    path = Path(file)
-    if path.is_dir():
-        raise TaskError("this is a folder; name the Python file that defines the module", file=file)
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise TaskError("no such file", file=file) from None
-    except UnicodeDecodeError:
-        raise TaskError("is not text in UTF-8, so it cannot be a Python file", file=file) from None
-    except OSError as error:
-        raise TaskError(f"cannot be read: {error.strerror}", file=file) from error
-
-
 def _source_file(kind: type) -> str | None:
     try:
         return inspect.getsourcefile(kind)
     except TypeError:
         return None
-
-
-def _module_class(namespace: ModuleType, name: str | None, file: str) -> type[torch.nn.Module]:
-    own = {
-        key: value
-        for key, value in vars(namespace).items()
-        if isinstance(value, type) and issubclass(value, torch.nn.Module) and value.__module__ == namespace.__name__
-    }
-    listed = ", ".join(own) or "none"
-    if name is not None:
-        chosen = vars(namespace).get(name)
-        if not (isinstance(chosen, type) and issubclass(chosen, torch.nn.Module)):
-            raise TaskError(f"defines no torch.nn.Module called {name}; it defines: {listed}", file=file)
-        return chosen
-    if "Model" in own:
-        return own["Model"]
-    if not own:
-        raise TaskError("defines no torch.nn.Module", file=file)
-    if len(own) > 1:
-        raise TaskError(f"defines several modules ({listed}); choose one with {file}:{next(iter(own))}", file=file)
-    return next(iter(own.values()))
-
-
-def _call_if_defined(namespace: ModuleType, name: str, file: str) -> Any:
-    function: Callable[[], Any] | None = getattr(namespace, name, None)
-    if function is None:
-        return None
-    with Blame(f"{name}()", file):
-        result = function()
-    if not isinstance(result, (list, tuple, dict)):
-        raise TaskError(
-            f"{name}() must return a list or a dict, it returned {type(result).__name__}",
-            file=file,
-            line=_line_of(function, file),
-        )
-    return result
-
-
-def _line_of(function: object, file: str | None) -> int | None:
-    code = getattr(function, "__code__", None)
-    return code.co_firstlineno if isinstance(code, CodeType) and code.co_filename == file else None
-
-
-def _example_inputs(namespace: ModuleType, file: str) -> Any:
-    if hasattr(namespace, "get_inputs"):
-        with Blame("get_inputs()", file):
-            return namespace.get_inputs()
-    if hasattr(namespace, "example_inputs"):
-        value = namespace.example_inputs
-        if callable(value):
-            with Blame("example_inputs()", file):
-                return value()
-        return value
-    raise TaskError("defines no inputs: add get_inputs() or example_inputs", file=file)
-
-
-def _bind(signature: inspect.Signature, examples: object, file: str | None, line: int | None) -> _Call:
-    """Match the example inputs to the parameters of forward, and name every tensor among them."""
-    if isinstance(examples, torch.Tensor):
-        examples = (examples,)
-    if not isinstance(examples, (list, tuple, dict)):
-        message = f"the inputs must be a tensor, a list, a tuple or a dict, not {type(examples).__name__}"
-        raise TaskError(message, file=file)
-    try:
-        bound = signature.bind(**examples) if isinstance(examples, dict) else signature.bind(*examples)
-    except TypeError as error:
-        raise TaskError(f"the inputs do not fit forward{signature}: {error}", file=file, line=line) from None
-    for key, value in bound.arguments.items():
-        bound.arguments[key] = torch.utils._pytree.tree_map_only(torch.Tensor, _own, value)
-    tensors: dict[str, torch.Tensor] = {}
-    for key, value in bound.arguments.items():
-        leaves = tree_flatten_with_path(value)[0]
-        for path, leaf in leaves:
-            label = key + "".join(f"_{part}" for part in keystr(path).strip("[]").replace("'", "").split("][") if part)
-            if isinstance(leaf, torch.Tensor):
-                _check_input(label, leaf, file, line)
-                tensors[label] = leaf
-            elif leaf is not None and not isinstance(leaf, (bool, int, float, str)):
-                message = (
-                    f"input {label} is of type {type(leaf).__name__}; inputs are tensors, numbers or lists of them"
-                )
-                raise TaskError(message, file=file, line=line)
-    return _Call(bound.args, bound.kwargs, tensors)
-
-
-def _own(tensor: torch.Tensor) -> torch.Tensor:
-    dense = tensor.layout == torch.strided
-    return tensor.detach().clone(memory_format=torch.contiguous_format) if dense else tensor
-
-
-def _check_input(label: str, tensor: torch.Tensor, file: str | None, line: int | None) -> None:
-    problem = None
-    if tensor.layout != torch.strided:
-        problem = f"has the layout {tensor.layout}; only dense tensors are supported"
-    elif tensor.device.type != "cpu":
-        problem = f"is on {tensor.device}; draw inputs on the CPU"
-    elif str(tensor.dtype).removeprefix("torch.") not in DTYPE_BYTES:
-        problem = f"has the dtype {tensor.dtype}, which is not supported"
-    elif tensor.numel() == 0:
-        problem = f"is empty: its shape is {tuple(tensor.shape)}"
-    if problem:
-        raise TaskError(f"input {label} {problem}", file=file, line=line)
 
 
 def _check_state(module: torch.nn.Module, file: str | None) -> None:
@@ -271,12 +119,13 @@ def _task(
     module_inputs: bool,
 ) -> Task:
     _check_state(module, file)
-    line = _line_of(type(module).forward, file)
-    call = _bind(inspect.signature(module.forward), examples, file, line)
+    line = line_of(type(module).forward, file)
+    call = bind(inspect.signature(module.forward), examples, file, line)
     expected, changed = _run(module, call, file)
     names = _output_names(expected, file, line)
     exported = export(module, call.args, call.kwargs, file, type(module).__name__)
-    graph, state = capture(exported, list(call.tensors), list(names), file)
+    captured = capture(exported, list(call.tensors), list(names), file)
+    graph = captured.graph
     source = emit(graph, name)
     inputs = {spec.name: tensor for spec, tensor in zip(graph.inputs, call.tensors.values())}
     task = Task(
@@ -285,21 +134,24 @@ def _task(
         source=text if text is not None else source,
         functional_source=source,
         graph=graph,
-        state=state,
+        state=captured.state,
         examples=inputs,
         module_inputs=module_inputs,
     )
-    check(task, [*names.values()], changed, file)
+    after = {captured.names[target]: value for target, value in changed.items() if target in captured.names}
+    with Blame(f"the functional form of {name}", file):
+        check(task, [*names.values()], after, file)
     return task
 
 
-def _run(module: torch.nn.Module, call: _Call, file: str | None) -> tuple[object, Mapping[str, torch.Tensor]]:
-    """Run the module once on copies. Return its result, and its parameters and buffers as forward left them."""
+def _run(module: torch.nn.Module, call: Call, file: str | None) -> tuple[object, Mapping[str, torch.Tensor]]:
+    """Run the module once on copies. Return its result, and its state and inputs by name as forward left them."""
     before = {name: value.detach().clone() for name, value in (*module.named_parameters(), *module.named_buffers())}
     copies = torch.utils._pytree.tree_map_only(torch.Tensor, torch.clone, (call.args, call.kwargs))
+    tensors = [leaf for leaf in torch.utils._pytree.tree_leaves(copies) if isinstance(leaf, torch.Tensor)]
     with quiet(), torch.no_grad(), Blame(f"{type(module).__name__}.forward", file):
         result = torch.func.functional_call(module, before, copies[0], copies[1])
-    return result, {name.replace(".", "_"): value for name, value in before.items()}
+    return result, before | dict(zip(call.tensors, tensors))
 
 
 def _output_names(result: object, file: str | None, line: int | None) -> dict[str, torch.Tensor]:

@@ -45,7 +45,7 @@ _INFIX: Mapping[str, str] = {
 # Functions of torch.nn.functional that take their arguments in the order of the operator's schema.
 _FUNCTIONAL = """
     linear conv1d conv2d conv3d gelu silu mish elu selu celu softplus hardtanh hardswish hardsigmoid leaky_relu relu6
-    glu softshrink hardshrink logsigmoid layer_norm rms_norm group_norm avg_pool2d avg_pool3d max_pool2d max_pool3d
+    glu layer_norm rms_norm group_norm avg_pool2d avg_pool3d max_pool2d max_pool3d
     pad prelu pixel_shuffle pixel_unshuffle adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d one_hot
     scaled_dot_product_attention pairwise_distance cosine_similarity bilinear
 """
@@ -59,7 +59,7 @@ _TORCH = """
     index_select gather scatter scatter_add tril triu einsum addmm baddbmm addcmul addcdiv lerp softmax log_softmax
     isnan isinf isfinite logical_and logical_or logical_not logical_xor bitwise_not sort topk diagonal outer dot
     masked_fill zeros_like ones_like full_like zeros ones full arange eye conv_transpose1d
-    conv_transpose2d conv_transpose3d sigmoid special_erf xlogy fmod nan_to_num
+    conv_transpose2d conv_transpose3d xlogy fmod nan_to_num
 """
 
 # Methods whose arguments follow the tensor in the order of the schema.

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import CodeType, ModuleType, TracebackType
 
 from warpsmith.errors import TaskError, WarpsmithError
 from warpsmith.records import digest
@@ -100,3 +100,9 @@ def execute(text: str, file: str) -> ModuleType:
         finally:
             sys.modules.pop(module.__name__, None)
     return module
+
+
+def line_of(function: object, file: str | None) -> int | None:
+    """Return the line on which a function of `file` starts; None for a function of another file."""
+    code = getattr(function, "__code__", None)
+    return code.co_firstlineno if isinstance(code, CodeType) and code.co_filename == file else None

@@ -204,7 +204,7 @@ class _Inliner:
         renamed.update({label: label + suffix for label in labels})
         renamed.update(names)
         self.targets.update({one + suffix: tuple(t + suffix for t in many) for one, many in function.targets.items()})
-        end = Label(f"$end{suffix}")
+        end = Label(f" end{suffix}")
         for item in function.body:
             if isinstance(item, Label):
                 self.items.append(Label(item.name + suffix))
@@ -238,7 +238,7 @@ class _Inliner:
             if not isinstance(actual, Symbol):
                 raise call.fail("an argument that is not a parameter variable")
             names[formal.name] = actual.name
-        skip = Label(f"$skip{suffix}")
+        skip = Label(f" skip{suffix}")
         if call.guard is not None:
             guard = (Symbol(skip.name),)
             self.items.append(
@@ -335,7 +335,7 @@ def _expand_guards(items: list[Instruction | Label]) -> list[tuple[Instruction |
         if isinstance(item, Label) or item.guard is None or item.opcode == "bra":
             expanded.append((item, False))
             continue
-        skip = Label(f"$guard{number}")
+        skip = Label(f" guard{number}")
         around = replace(
             item, opcode="bra", modifiers=(), operands=(Symbol(skip.name),), guard_negated=not item.guard_negated
         )

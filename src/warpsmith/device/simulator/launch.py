@@ -60,6 +60,13 @@ class KernelRun:
         """Static and dynamic shared memory of a block."""
         return self.flow.shared_bytes + self.dynamic_shared
 
+    def place(self, slot: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """Return %ctaid and %tid of the thread with a slot, counted over the launch."""
+        block, thread = divmod(slot, (self.block_threads + 31) // 32 * 32)
+        gx, gy, _ = self.grid
+        bx, by, _ = self.block
+        return (block % gx, block // gx % gy, block // (gx * gy)), (thread % bx, thread // bx % by, thread // (bx * by))
+
     def scratch(self, size: int) -> NDArray[np.uint8]:
         """Memory of a chunk, its contents undefined on hardware: here bytes that read as NaN."""
         return np.full((size + 15) // 16 * 16, 0xFF, np.uint8)
@@ -144,13 +151,5 @@ def execute(run: KernelRun, kernel: str) -> list[Finding]:
 
 def finding(run: KernelRun, kernel: str, fault: Fault, chunk: Chunk) -> Finding:
     """Describe a fault by block and thread."""
-    block, thread = place(run, chunk, int(fault.fragment.slots[fault.lane]))
+    block, thread = run.place(int(fault.fragment.slots[fault.lane]) + chunk.first_block * chunk.block_slots)
     return Finding(fault.kind, kernel, fault.line, str(fault), block, thread)
-
-
-def place(run: KernelRun, chunk: Chunk, slot: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Return %ctaid and %tid of a thread."""
-    block, thread = chunk.first_block + slot // chunk.block_slots, slot % chunk.block_slots
-    gx, gy, _ = run.grid
-    bx, by, _ = run.block
-    return (block % gx, block // gx % gy, block // (gx * gy)), (thread % bx, thread // bx % by, thread // (bx * by))

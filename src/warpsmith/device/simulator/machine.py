@@ -73,9 +73,7 @@ class Chunk:
         self.turn = 0
         self.left = 0
         self.favoured: int | None = None
-        self.epochs = np.zeros(self.slot_count, np.int64) if run.sanitizer is not None else None
-        if run.sanitizer is not None:
-            run.sanitizer.begin(self)
+        self.watch = run.sanitizer.watch(self) if run.sanitizer is not None else None
 
     @property
     def executed(self) -> int:
@@ -314,9 +312,8 @@ class Chunk:
         self._go_on(released)
 
     def _go_on(self, released: list[tuple[Barrier, Fragment, Array | None]]) -> None:
-        sanitizer = self.run_state.sanitizer
-        if sanitizer is not None and len({end.target for end, _, _ in released}) > 1:
-            sanitizer.mixed_barriers(self, [(end.instruction, fragment) for end, fragment, _ in released])
+        if self.watch is not None and len({end.target for end, _, _ in released}) > 1:
+            self.watch.mixed_barriers([(end.instruction, fragment) for end, fragment, _ in released])
         by_target: dict[int, list[tuple[Barrier, Fragment, Array | None]]] = {}
         for entry in released:
             by_target.setdefault(entry[0].target, []).append(entry)
@@ -345,14 +342,14 @@ class Chunk:
             value = result[ids]
             value = value if home.kind == "b" else value.astype(np.int32).view(home)
             fragment.R[self.code.slots[target.name]] = value
-        if self.epochs is not None and self.run_state.sanitizer is not None:
-            self.run_state.sanitizer.block_barrier(self, fragment)
+        if self.watch is not None:
+            self.watch.block_barrier(fragment)
         self._put(end.target, fragment)
 
     def warp_barrier(self, fragment: Fragment) -> None:
         """Order the accesses of each warp (`bar.warp.sync`)."""
-        if self.run_state.sanitizer is not None:
-            self.run_state.sanitizer.warp_barrier(self, fragment)
+        if self.watch is not None:
+            self.watch.warp_barrier(fragment)
 
     # -- what the emitted code asks
 
@@ -393,8 +390,8 @@ class Chunk:
         run = self.run_state
         if run.counting is not None:
             run.counting.global_access(fragment, site, at, write)
-        if run.sanitizer is not None:
-            run.sanitizer.global_access(self, fragment, site, at, write, values)
+        if self.watch is not None:
+            self.watch.global_access(fragment, site, at, write, values)
 
     def observe_shared(
         self, fragment: Fragment, site: Site, at: Array, *, write: bool, values: tuple[Array, ...] = ()
@@ -403,18 +400,18 @@ class Chunk:
         run = self.run_state
         if run.counting is not None:
             run.counting.shared_access(fragment, site, at)
-        if run.sanitizer is not None:
-            run.sanitizer.shared_access(self, fragment, site, at, write, values)
+        if self.watch is not None:
+            self.watch.shared_access(fragment, site, at, write, values)
 
     def observe_local(self, fragment: Fragment, site: Site, at: Array, *, write: bool) -> None:
         """Tell counters and sanitizer of an access that was checked."""
         run = self.run_state
         if run.counting is not None:
             run.counting.local_access(fragment, site)
-        if run.sanitizer is not None:
-            run.sanitizer.local_access(self, fragment, site, at, write)
+        if self.watch is not None:
+            self.watch.local_access(fragment, site, at, write)
 
     def report_absent(self, fragment: Fragment, lane: int, line: int) -> None:
         """A thread used, or waited for, one of its warp that is not there."""
-        if self.run_state.sanitizer is not None:
-            self.run_state.sanitizer.absent_lane(self, fragment, lane, line)
+        if self.watch is not None:
+            self.watch.absent_lane(fragment, lane, line)

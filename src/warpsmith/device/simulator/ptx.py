@@ -221,9 +221,9 @@ class _Parser:
 
     @staticmethod
     def _main_file(text: str) -> int:
-        """The index of the device code among the files that line numbers refer to: NVRTC lists it first."""
-        numbers = [int(found) for found in re.findall(r"^\s*\.file\s+(\d+)", text, re.MULTILINE)]
-        return min(numbers, default=1)
+        """The number of the device code's file: kernels stand in it, whatever headers were inlined into them."""
+        found = re.search(r"\.entry\b.*?\.loc\s+(\d+)", text, re.DOTALL)
+        return int(found[1]) if found else 1
 
     # -- tokens
 
@@ -441,6 +441,10 @@ class _Parser:
 
     def _directive(self, body: _Body) -> None:
         token = self.take()
+        if token.startswith(".reg."):  # inline assembly writes the type without a space
+            self.position -= 1
+            self.tokens[self.position] = token.removeprefix(".reg")
+            token = ".reg"
         if token == ".loc":
             self._location()
         elif token == ".reg":

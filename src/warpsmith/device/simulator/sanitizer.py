@@ -1,48 +1,232 @@
-"""Races, uninitialised reads and barrier divergence."""
+"""Finds what happens to work: uninitialised reads, data races, barriers that not all threads reach.
+
+Uninitialised: shared and local memory, outputs and scratch, byte by byte. Races: see `shadow`; inputs are not
+watched, since writing them is found out anyway. A store of the value that is there already is a race all the same,
+and says so. Each pair of source lines is reported once.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from warpsmith.device.arena import Arena
+from warpsmith.device.simulator.flow import Flow
 from warpsmith.device.simulator.fragment import Fragment
+from warpsmith.device.simulator.memory import GLOBAL_BASE, shared_positions
 from warpsmith.device.simulator.ptx import Instruction
+from warpsmith.device.simulator.shadow import Access, Order, Shadow
 from warpsmith.device.simulator.site import Site
+from warpsmith.records import Finding, FindingKind
 
 if TYPE_CHECKING:
     from warpsmith.device.simulator.machine import Chunk
 
 Array = NDArray[Any]
+MOST_FINDINGS = 32
+
+
+class Initialised:
+    """Which bytes of the arena hold defined values; lives as long as the call."""
+
+    def __init__(self, arena: Arena) -> None:
+        self.known = np.zeros(len(arena.data), np.uint8)
+        for region in arena.regions.values():
+            if region.role in ("input", "variable"):
+                self.known[region.start : region.end] = 1
 
 
 class Sanitizer:
-    """Watches every access of a launch."""
+    """Watches one launch."""
 
-    def begin(self, chunk: Chunk) -> None:
-        """A chunk begins."""
-
-    def global_access(
-        self, chunk: Chunk, fragment: Fragment, site: Site, at: Array, write: bool, values: tuple[Array, ...]
+    def __init__(
+        self, kernel: str, flow: Flow, sites: tuple[Site, ...], arena: Arena, initialised: Initialised, blocks: int
     ) -> None:
-        """Threads access global memory."""
+        self.kernel = kernel
+        self.arena = arena
+        self.initialised = initialised
+        self.blocks = blocks
+        steps = [step for block in flow.blocks for step in block.steps]
+        self.fences = any(
+            step.opcode in ("membar", "fence") or {"acquire", "release", "acq_rel"} & set(step.modifiers)
+            for step in steps
+        )
+        self.granules = {
+            space: min((site.width for site in sites if site.space in (space, "generic")), default=4)
+            for space in ("global", "shared")
+        }
+        self.granules = {space: min(width, 4) for space, width in self.granules.items()}
+        self.shadow = Shadow(len(arena.data) // self.granules["global"])
+        self.order: Order | None = None
+        self.findings: list[Finding] = []
+        self._seen: set[tuple[str, int, int]] = set()
 
-    def shared_access(
-        self, chunk: Chunk, fragment: Fragment, site: Site, at: Array, write: bool, values: tuple[Array, ...]
+    def watch(self, chunk: Chunk) -> Watch:
+        """Begin to watch a chunk."""
+        if self.order is None:
+            self.order = Order(chunk.block_slots, self.blocks, self.fences)
+        return Watch(self, chunk, self.order)
+
+    def add(self, finding: Finding, other_line: int) -> None:
+        """Keep a finding unless this pair of lines was reported."""
+        key = (finding.kind, finding.line, other_line)
+        if key not in self._seen and len(self.findings) < MOST_FINDINGS:
+            self._seen.add(key)
+            self.findings.append(finding)
+
+
+class Watch:
+    """Watches one chunk: its shared and local memory, and its part of global memory."""
+
+    def __init__(self, sanitizer: Sanitizer, chunk: Chunk, order: Order) -> None:
+        self.sanitizer = sanitizer
+        self.chunk = chunk
+        self.order = order
+        self.shared_known = np.zeros(len(chunk.shared.data), np.uint8)
+        self.local_known = np.zeros(len(chunk.local.data), np.uint8)
+        self.shared_granule = sanitizer.granules["shared"]
+        self.shared_shadow = Shadow(len(chunk.shared.data) // self.shared_granule)
+        self.epoch = np.zeros(chunk.slot_count, np.int32)
+        self.sub = np.zeros(chunk.slot_count, np.int32)
+
+    # -- accesses
+
+    def global_access(self, fragment: Fragment, site: Site, at: Array, write: bool, values: tuple[Array, ...]) -> None:
+        """Threads access global memory at byte positions of the arena."""
+        s = self.sanitizer
+        at = np.broadcast_to(at, (fragment.n,))
+        self._initialised(s.initialised.known, fragment, site, at, write, at)
+        if site.read_only and not write:
+            return
+        if site.atomic or site.strong:
+            blocks = fragment.block_ids + self.chunk.first_block
+            self.order.synchronise(blocks, at, site.atomic or not write, site.atomic or write)
+        self._race("global_race", s.shadow, s.granules["global"], fragment, site, at, at, write, values)
+
+    def shared_access(self, fragment: Fragment, site: Site, at: Array, write: bool, values: tuple[Array, ...]) -> None:
+        """Threads access shared memory at byte offsets."""
+        offsets = np.broadcast_to(at, (fragment.n,))
+        at = np.broadcast_to(shared_positions(self.chunk, fragment, at), (fragment.n,))
+        self._initialised(self.shared_known, fragment, site, at, write, offsets)
+        self._race(
+            "shared_race", self.shared_shadow, self.shared_granule, fragment, site, at, offsets, write, values
+        )
+
+    def local_access(self, fragment: Fragment, site: Site, at: Array, write: bool) -> None:
+        """Threads access local memory at byte positions of the chunk."""
+        at = np.broadcast_to(at, (fragment.n,))
+        self._initialised(self.local_known, fragment, site, at, write, at % max(1, self.chunk.local_stride))
+
+    def _initialised(
+        self, known: NDArray[np.uint8], fragment: Fragment, site: Site, at: Array, write: bool, offsets: Array
     ) -> None:
-        """Threads access shared memory."""
+        """Check that reads find defined bytes; mark written ones as defined."""
+        positions = at[:, None] + np.arange(site.width)
+        if site.atomic or not write:
+            undefined = ~known[positions].all(axis=1)
+            if undefined.any() and ".exch" not in site.text:
+                lane = int(np.flatnonzero(undefined)[0])
+                where = self._where(site, int(offsets[lane]))
+                self._report("uninitialised", fragment, lane, site.line, f"reads {where}, which nobody has written", 0)
+        if write:
+            known[positions] = 1
 
-    def local_access(self, chunk: Chunk, fragment: Fragment, site: Site, at: Array, write: bool) -> None:
-        """Threads access local memory."""
+    def _race(
+        self,
+        kind: FindingKind,
+        shadow: Shadow,
+        granule: int,
+        fragment: Fragment,
+        site: Site,
+        at: Array,
+        offsets: Array,
+        write: bool,
+        values: tuple[Array, ...],
+    ) -> None:
+        pieces = max(1, site.width // granule)
+        places = (at // granule)[:, None] + np.arange(pieces)
+        access = self._access(fragment, site, pieces)
+        flat = places.reshape(-1)
+        if write:
+            found = shadow.write(flat, access, self.order)
+        else:
+            race = shadow.read(flat, access, self.order)
+            found = None if race is None else (*race, "writes")
+        if found is None:
+            return
+        position, other, other_line, what = found
+        lane = position // pieces
+        action = "accesses" if site.atomic else "writes" if write else "reads"
+        block, thread = self._place(other)
+        message = f"{action} {self._where(site, int(offsets[lane]))}, which thread {thread} of block {block} {what}"
+        message += f" in line {other_line} with nothing to order the two"
+        if what == "writes" and self._same_value(kind, site, at, values, lane):
+            message += " (the same value)"
+        self._report(kind, fragment, lane, site.line, message, other_line)
 
-    def absent_lane(self, chunk: Chunk, fragment: Fragment, lane: int, line: int) -> None:
-        """A thread needed one of its warp that is not there."""
+    def _access(self, fragment: Fragment, site: Site, pieces: int) -> Access:
+        slots = np.repeat(fragment.slots, pieces)
+        blocks = slots // self.chunk.block_slots + self.chunk.first_block
+        thread = slots + self.chunk.first_block * self.chunk.block_slots
+        exempt = site.atomic or site.strong
+        return Access(thread, self.epoch[slots], self.sub[slots], self.order.version[blocks], site.line, exempt)
 
-    def mixed_barriers(self, chunk: Chunk, arrivals: list[tuple[Instruction, Fragment]]) -> None:
-        """Threads of a block met at different barriers."""
+    def _same_value(self, kind: FindingKind, site: Site, at: Array, values: tuple[Array, ...], lane: int) -> bool:
+        """Whether a store brings what is there already, or what the other threads of the instruction bring."""
+        if len(values) != 1:
+            return False
+        memory = self.chunk.memory if kind == "global_race" else self.chunk.shared
+        value = np.broadcast_to(values[0], at.shape)
+        together = value[at == at[lane]]
+        if len(together) > 1:
+            return bool((together == together[0]).all())
+        return bool(memory.view(site.dtype)[int(at[lane]) // site.width] == value[lane])
 
-    def block_barrier(self, chunk: Chunk, fragment: Fragment) -> None:
-        """Threads pass a barrier."""
+    # -- order
 
-    def warp_barrier(self, chunk: Chunk, fragment: Fragment) -> None:
-        """Threads pass a warp barrier."""
+    def block_barrier(self, fragment: Fragment) -> None:
+        """Threads pass a barrier together."""
+        latest = np.zeros(self.chunk.block_count, np.int32)
+        np.maximum.at(latest, fragment.block_ids, self.epoch[fragment.slots])
+        self.epoch[fragment.slots] = latest[fragment.block_ids] + 1
+
+    def warp_barrier(self, fragment: Fragment) -> None:
+        """Threads pass a warp barrier together."""
+        latest = np.zeros(self.chunk.slot_count // 32, np.int32)
+        np.maximum.at(latest, fragment.warp_ids, self.sub[fragment.slots])
+        self.sub[fragment.slots] = latest[fragment.warp_ids] + 1
+
+    def absent_lane(self, fragment: Fragment, lane: int, line: int) -> None:
+        """A thread needs one of its warp that is not there."""
+        message = "a warp instruction needs a thread of the warp that does not take part: its value is undefined"
+        self._report("uninitialised", fragment, lane, line, message, 0)
+
+    def mixed_barriers(self, arrivals: list[tuple[Instruction, Fragment]]) -> None:
+        """Threads meet at different barrier instructions: harmless only where no block has both."""
+        blocks: dict[int, tuple[Instruction, Fragment]] = {}
+        for instruction, fragment in arrivals:
+            for block in np.unique(fragment.block_ids).tolist():
+                known = blocks.setdefault(block, (instruction, fragment))
+                if known[0] is not instruction:
+                    message = f"threads of one block wait at different barriers, in lines {known[0].line} and "
+                    message += f"{instruction.line}"
+                    self._report("barrier_divergence", fragment, 0, instruction.line, message, known[0].line)
+
+    # -- reports
+
+    def _where(self, site: Site, offset: int) -> str:
+        if site.space == "global":
+            return "memory " + self.sanitizer.arena.describe(offset, GLOBAL_BASE)
+        return f"{site.space} memory at offset {offset}"
+
+    def _place(self, thread: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        return self.chunk.run_state.place(thread)
+
+    def _report(
+        self, kind: FindingKind, fragment: Fragment, lane: int, line: int, message: str, other_line: int
+    ) -> None:
+        slot = int(fragment.slots[lane]) + self.chunk.first_block * self.chunk.block_slots
+        block, thread = self._place(slot)
+        self.sanitizer.add(Finding(kind, self.sanitizer.kernel, line, message, block, thread), other_line)

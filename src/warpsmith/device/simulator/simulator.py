@@ -19,7 +19,7 @@ from warpsmith.device.simulator.estimate import estimate
 from warpsmith.device.simulator.flow import Flow, flow
 from warpsmith.device.simulator.memory import GLOBAL_BASE, Memory
 from warpsmith.device.simulator.ptx import Module, Variable, parse
-from warpsmith.device.simulator.sanitizer import Sanitizer
+from warpsmith.device.simulator.sanitizer import Initialised, Sanitizer
 from warpsmith.records import (
     BoundLaunch,
     BoundPlan,
@@ -88,6 +88,7 @@ class Simulator:
         findings: list[Finding] = []
         counters: list[Counters] = []
         executed = 0
+        initialised = Initialised(arena) if sanitize else None
         for launch in plan.launches:
             wrong = self._invalid(launch, loaded.module)
             if wrong:
@@ -96,7 +97,10 @@ class Simulator:
             flow_, code, homes = self._kernel(loaded, launch.kernel, addresses)
             arguments = _arguments(flow_, launch, arena)
             counting = Counting(code, flow_, len(arena.data)) if count else None
-            sanitizer = Sanitizer() if sanitize else None
+            sanitizer = None
+            if initialised is not None:
+                blocks = math.prod(launch.grid)
+                sanitizer = Sanitizer(launch.kernel, flow_, code.sites, arena, initialised, blocks)
             run = launching.KernelRun(
                 code,
                 flow_,
@@ -117,6 +121,8 @@ class Simulator:
             )
             with np.errstate(all="ignore"):
                 findings += launching.execute(run, launch.kernel)
+            if sanitizer is not None:
+                findings = sanitizer.findings + findings
             executed = run.executed
             if counting is not None:
                 counters.append(counting.result(launch.kernel, launch.grid, launch.block, run.shared_bytes))

@@ -80,7 +80,8 @@ class Scope:
 
 # Names that kernels use for themselves.
 _RESERVED = re.compile(
-    r"(i|k|j|row|col|lane|item|split|warp|t\d+|h\d+|v\d+|acc\d*|tile\w*|batch|depth|m|n|first|last|float|double|int|"
+    r"(i|k|j|row|col|lane|item|split|warp|t\d+|h\d+|v\d+|acc\d*|tile\w*|batch|depth\d*|m|n|first|last|left|right|part|"
+    r"next\w*|start|step|group|column|slot|fetch|place|task|mine|before|carry|running|inside|float|double|int|"
     r"bool|char|long|short|half|min|max|Vec|[A-Z_]+)"
 )
 
@@ -183,7 +184,19 @@ class Add:
         return f"{self.accumulator}.add({printer.value(self.value)}{place});"
 
 
-Sink = Store | Add
+@dataclass(frozen=True)
+class Assign:
+    """Set a variable of the kernel to a value."""
+
+    variable: str
+    value: Scalar
+
+    def hand_over(self, printer: Printer) -> str:
+        """Return the statement."""
+        return f"{self.variable} = {printer.value(self.value)};"
+
+
+Sink = Store | Add | Assign
 
 
 @dataclass(frozen=True)
@@ -295,6 +308,7 @@ def function(scope: Scope, name: str, params: str, bounds: str, body: Sequence[s
 
 __all__ = [
     "Add",
+    "Assign",
     "Family",
     "Gene",
     "Genes",

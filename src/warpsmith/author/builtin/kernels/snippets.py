@@ -145,6 +145,62 @@ template <int WIDTH, int HEIGHT, typename A> __device__ A column_reduce(A mine) 
     __syncthreads();
     return mine;
 }""",
+    "scans": """// The accumulator of the lane `by` places to the left; meaningless where there is none.
+template <typename A> __device__ A from_left(const A& mine, int by) {
+    static_assert(sizeof(A) % 4 == 0, "accumulators move as 32-bit words");
+    union Words { A whole; int word[sizeof(A) / 4]; __device__ Words() {} } out, in;
+    out.whole = mine;
+    #pragma unroll
+    for (int w = 0; w < int(sizeof(A) / 4); ++w) in.word[w] = __shfl_up_sync(0xffffffffu, out.word[w], by);
+    return in.whole;
+}
+
+// Merge of the lanes to the left of this one; `total` becomes the merge over the warp.
+template <typename A> __device__ A warp_scan(A mine, A& total) {
+    const int lane = threadIdx.x % 32;
+    #pragma unroll
+    for (int by = 1; by < 32; by *= 2) {
+        const A other = from_left(mine, by);
+        if (lane >= by) mine.merge(other);
+    }
+    total.value = __shfl_sync(0xffffffffu, mine.value, 31);
+    const A before = from_left(mine, 1);
+    return lane == 0 ? A::empty() : before;
+}""",
+    "block_scan": """// Merge of the threads before this one in a block of whole warps; `total` becomes the merge over the block.
+template <int WARPS, typename A> __device__ A block_scan(A mine, A& total) {
+    __shared__ A partial[WARPS];
+    const int warp = threadIdx.x / 32;
+    A of_warp = A::empty();
+    const A in_warp = warp_scan(mine, of_warp);
+    if (threadIdx.x % 32 == 0) partial[warp] = of_warp;
+    __syncthreads();
+    A before = A::empty();
+    total = A::empty();
+    #pragma unroll
+    for (int w = 0; w < WARPS; ++w) {
+        if (w < warp) before.merge(partial[w]);
+        total.merge(partial[w]);
+    }
+    __syncthreads();
+    before.merge(in_warp);
+    return before;
+}""",
+    "column_scan": """// Merge of the threads of a column with a smaller threadIdx.y; `total` becomes the merge over the column.
+template <int WIDTH, int HEIGHT, typename A> __device__ A column_scan(A mine, A& total) {
+    __shared__ A partial[HEIGHT][WIDTH];
+    partial[threadIdx.y][threadIdx.x] = mine;
+    __syncthreads();
+    A before = A::empty();
+    total = A::empty();
+    #pragma unroll
+    for (int y = 0; y < HEIGHT; ++y) {
+        if (y < threadIdx.y) before.merge(partial[y][threadIdx.x]);
+        total.merge(partial[y][threadIdx.x]);
+    }
+    __syncthreads();
+    return before;
+}""",
     "gathered": """// Merge what the PARTS blocks of one row left behind.
 template <int PARTS, typename A> __device__ A gathered(const A* parts, int row) {
     A all = parts[row * PARTS];
@@ -169,6 +225,7 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "SmallestAt": ("limits",),
     "OnlineSoftmax": ("limits",),
     "block_reduce": ("warp_reduce",),
+    "block_scan": ("scans",),
 }
 
 

@@ -1,0 +1,204 @@
+"""A contraction laid out as a batched matrix product: out[batch, m, n] = Σ left[batch, m, depth] · right[batch, depth, n].
+
+Every output dimension counts as m, n or batch by what varies along it, and dimensions of one kind are counted through
+by one linear index. So a convolution is a product of its weights with windows of its input, and the images of a
+batch lie side by side along n.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal as Choice
+
+from warpsmith.author.builtin.index import Axis, Index, axes_of, lift, ravel, unravel
+from warpsmith.author.builtin.kernels.emission import Lanes, Store, loads
+from warpsmith.author.builtin.printer import CTYPES
+from warpsmith.author.builtin.regions import Region, resolve
+from warpsmith.author.builtin.scalar import Load, Scalar, transform
+from warpsmith.author.builtin.values import Contraction, Coords
+from warpsmith.records import DTYPE_BYTES
+
+Side = Choice["left", "right"]
+Along = Choice["depth", "outer"]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One factor: its element at (batch, outer, depth), where `outer` is m on the left and n on the right."""
+
+    side: Side
+    extent: int
+    depth: int
+    element: Callable[[Index, Index, Index], Scalar]
+
+    @property
+    def outer(self) -> str:
+        """The name of the axis that only this operand varies along."""
+        return "m" if self.side == "left" else "n"
+
+    def lanes(self, along: Along, vec: int) -> Lanes:
+        """Vectors along one of the two dimensions."""
+        if along == "depth":
+            return Lanes(Axis("step", self.depth // vec), vec)
+        return Lanes(Axis("group", self.extent // vec), vec)
+
+    def value(self, batch: Index, along: Along, lanes: Lanes) -> Scalar:
+        """The element that a lane holds; the other dimension is the axis of its own name."""
+        if along == "depth":
+            return self.element(batch, lift(Axis(self.outer, self.extent)), lanes.linear)
+        return self.element(batch, lanes.linear, lift(Axis("depth", self.depth)))
+
+    def vector(self, batch: Index, along: Along, limit: int) -> int:
+        """Widest vector, at most `limit` elements and 16 bytes, in which everything that varies is read whole."""
+        extent = self.depth if along == "depth" else self.extent
+        for vec in (8, 4, 2):
+            if vec > limit or extent % vec:
+                continue
+            lanes = self.lanes(along, vec)
+            varying = [load for load in loads([self.value(batch, along, lanes)]) if lanes.k in load.axes]
+            narrow = all(DTYPE_BYTES[load.stored] * vec <= 16 for load in varying)
+            if varying and narrow and all(lanes.is_vector(load) for load in varying):
+                return vec
+        return 1
+
+    def direction(self, batch: Index) -> Along:
+        """The dimension that neighbouring threads should walk along, so that reads coalesce."""
+        vectors = {along: self.vector(batch, along, 8) for along in ("depth", "outer")}
+        if vectors["depth"] != vectors["outer"]:
+            return "depth" if vectors["depth"] > vectors["outer"] else "outer"
+        strides = {"depth": self._stride(batch, 0, 1), "outer": self._stride(batch, 1, 0)}
+        return "outer" if strides["outer"] == 1 != strides["depth"] else "depth"
+
+    def _stride(self, batch: Index, outer: int, depth: int) -> int:
+        """Distance in memory between the first elements of the first read, one step along a dimension."""
+        place, origin = (self.element(batch * 0, lift(o), lift(d)) for o, d in ((outer, depth), (0, 0)))
+        pairs = zip(loads([place]), loads([origin]), strict=False)
+        return next((abs((a.index - b.index).constant) for a, b in pairs), 0)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A contraction region with linear indices for m, n and the batch. The innermost output dimension is never m."""
+
+    region: Region
+    producer: Contraction
+    roles: str
+    left: Operand
+    right: Operand
+
+    @staticmethod
+    def of(region: Region) -> Layout:
+        """Lay out the region's contraction."""
+        (producer,) = region.producers
+        assert isinstance(producer, Contraction)
+        first, second = producer.left, producer.right
+        roles = _roles(producer)
+        innermost = next((r for r, e in zip(reversed(roles), reversed(producer.shape), strict=True) if e > 1), "n")
+        if innermost == "m":
+            first, second = second, first
+            roles = roles.translate(str.maketrans("mn", "nm"))
+        shape = producer.shape
+
+        def left(batch: Index, outer: Index, depth: Index) -> Scalar:
+            out = _coords(shape, roles, batch, outer, Index())
+            return resolve(first(out, unravel(depth, producer.inner)), {})
+
+        def right(batch: Index, outer: Index, depth: Index) -> Scalar:
+            out = _coords(shape, roles, batch, Index(), outer)
+            return resolve(second(out, unravel(depth, producer.inner)), {})
+
+        m, n = (math.prod(_extents(shape, roles, role)) for role in "mn")
+        return Layout(
+            region, producer, roles, Operand("left", m, producer.depth, left), Operand("right", n, producer.depth, right)
+        )
+
+    @property
+    def m(self) -> int:
+        """Extent of m."""
+        return self.left.extent
+
+    @property
+    def n(self) -> int:
+        """Extent of n."""
+        return self.right.extent
+
+    @property
+    def batches(self) -> int:
+        """Number of independent products."""
+        return math.prod(_extents(self.producer.shape, self.roles, "b"))
+
+    @property
+    def depth(self) -> int:
+        """Length of each sum."""
+        return self.producer.depth
+
+    @property
+    def count(self) -> int:
+        """Number of output elements."""
+        return math.prod(self.producer.shape)
+
+    @property
+    def batch(self) -> Index:
+        """The batch as an axis."""
+        return lift(Axis("batch", self.batches))
+
+    @property
+    def dtype(self) -> str:
+        """The dtype that products are summed in."""
+        return self.producer.dtype
+
+    @property
+    def ctype(self) -> str:
+        """Its C++ type."""
+        return CTYPES[self.dtype]
+
+    def coords(self, m: Index, n: Index) -> Coords:
+        """Coordinates of an output element of the current batch."""
+        return _coords(self.producer.shape, self.roles, self.batch, m, n)
+
+    def stores(self, m: Index, n: Index, total: Scalar) -> list[Store]:
+        """The region's outputs at an element whose sum is `total`."""
+        coords = self.coords(m, n)
+        return outputs(self.region, coords, ravel(coords, self.region.domain), total)
+
+    def widest(self, limit: int) -> int:
+        """Widest vectors along n in which some output can be written, at most `limit` elements and 16 bytes."""
+        for vec in (8, 4, 2):
+            if vec > limit or self.n % vec:
+                continue
+            lanes = Lanes(Axis("column", self.n // vec), vec)
+            place = ravel(self.coords(lift(Axis("m", self.m)), lanes.linear), self.region.domain)
+            fits = all(DTYPE_BYTES[o.dtype] * vec <= 16 for o in self.region.outputs)
+            if fits and any(lanes.is_vector(Store(o.name, o.dtype, place, _ANY).place) for o in self.region.outputs):
+                return vec
+        return 1
+
+    def comment(self) -> str:
+        """What is computed, in one line."""
+        times = f"{self.batches} times " if self.batches > 1 else ""
+        return f"{times}{self.m} x {self.n} sums of {self.depth} products."
+
+
+def outputs(region: Region, coords: Coords, place: Index, total: Scalar) -> list[Store]:
+    """The outputs of a region with one producer, at the element `coords` whose result is `total`."""
+    (producer,) = region.producers
+    values = [resolve(o.at(coords, region.domain), {(producer, 0): total}) for o in region.outputs]
+    return [Store(o.name, o.dtype, place, value) for o, value in zip(region.outputs, values, strict=True)]
+
+
+def _extents(shape: tuple[int, ...], roles: str, role: str) -> tuple[int, ...]:
+    return tuple(e for e, r in zip(shape, roles, strict=True) if r == role)
+
+
+def _coords(shape: tuple[int, ...], roles: str, batch: Index, m: Index, n: Index) -> Coords:
+    places = {role: iter(unravel(at, _extents(shape, roles, role))) for role, at in (("b", batch), ("m", m), ("n", n))}
+    return tuple(next(places[role]) for role in roles)
+
+
+def _roles(producer: Contraction) -> str:
+    """Tell from the operands themselves what varies along each output dimension."""
+    left, right = (operand.axes for operand in producer.operands())
+    named = zip(axes_of(producer.shape, "o"), strict=True)
+    return "".join("b" if a in left and a in right else "m" if a in left else "n" for (a,) in named)

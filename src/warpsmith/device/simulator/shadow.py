@@ -1,0 +1,153 @@
+"""Who touched each piece of memory last: what data races are found by.
+
+For every granule (1, 2 or 4 bytes) a shadow keeps the last write and two reads, the first and the last since threads
+were last brought into order. Two accesses race if different threads make them, at least one writes, they are not
+both atomic or volatile, and nothing orders them. In one block, a barrier between them orders them; in one warp,
+`bar.warp.sync` does; between blocks, atomics or volatile accesses to one address do, where the kernel has fences.
+
+An access knows its thread, the number of barriers its thread has passed (`epoch`) and of warp barriers (`sub`), and
+how often its block had released its writes to others (`version`). What is not found: a race hidden behind a later
+access of the same kind, and one between threads that passed different numbers of partial barriers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+I4 = np.dtype(np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One access per element: thread (over the launch), epoch, sub, version; its source line and exemption."""
+
+    thread: Array
+    epoch: Array
+    sub: Array
+    version: Array
+    line: int
+    exempt: bool
+
+    def take(self, index: Array) -> Access:
+        """The accesses at these positions."""
+        return Access(
+            self.thread[index], self.epoch[index], self.sub[index], self.version[index], self.line, self.exempt
+        )
+
+
+class Order:
+    """Tells whether two accesses are ordered. `seen[b, c]` is the version of block `c` that block `b` has seen."""
+
+    def __init__(self, block_slots: int, blocks: int, fences: bool) -> None:
+        self.block_slots = block_slots
+        self.blocks = blocks
+        self.fences = fences
+        self.seen = np.zeros((blocks, blocks), I4) if fences and blocks > 1 else None
+        self.version = np.zeros(blocks, I4)
+        self.released: dict[int, Array] = {}
+
+    def ordered(self, past: Access, now: Access) -> Array:
+        """For each pair, whether the past access is sure to come before the present one."""
+        same_thread = past.thread == now.thread
+        past_block, block = past.thread // self.block_slots, now.thread // self.block_slots
+        same_block = past_block == block
+        same_warp = past.thread >> 5 == now.thread >> 5
+        within = same_block & ((past.epoch != now.epoch) | (same_warp & (past.sub != now.sub)))
+        between = np.zeros(same_block.shape, np.bool_)
+        if self.seen is not None:
+            between = ~same_block & (self.seen[block, np.maximum(past_block, 0)] > past.version)
+        found: Array = same_thread | within | between
+        return found
+
+    def synchronise(self, blocks: Array, addresses: Array, acquire: bool, release: bool) -> None:
+        """Blocks meet at addresses by atomics or volatile accesses, in this order."""
+        if self.seen is None:
+            return
+        pairs = dict.fromkeys(zip(blocks.tolist(), addresses.tolist()))
+        for block, address in pairs:
+            known = self.released.get(address)
+            if acquire and known is not None:
+                np.maximum(self.seen[block], known, out=self.seen[block])
+            if release:
+                self.version[block] += 1
+                clock = self.seen[block].copy()
+                clock[block] = self.version[block]
+                self.released[address] = clock if known is None else np.maximum(known, clock)
+
+
+class Shadow:
+    """The accesses to `size` granules."""
+
+    FIELDS = ("thread", "epoch", "sub", "version", "line", "exempt")
+
+    def __init__(self, size: int) -> None:
+        self.records = {
+            kind: {name: np.zeros(size, I4) for name in self.FIELDS} for kind in ("write", "first", "last")
+        }
+
+    def past(self, kind: str, at: Array) -> tuple[Access, Array, Array]:
+        """The recorded accesses of a kind, their lines and exemptions; thread is -1 where there is none."""
+        record = self.records[kind]
+        thread = record["thread"][at] - 1
+        access = Access(thread, record["epoch"][at], record["sub"][at], record["version"][at], 0, False)
+        return access, record["line"][at], record["exempt"][at] != 0
+
+    def set(self, kind: str, at: Array, access: Access) -> None:
+        """Record accesses; where several go to one granule, the last stays."""
+        record = self.records[kind]
+        record["thread"][at] = access.thread + 1
+        record["epoch"][at] = access.epoch
+        record["sub"][at] = access.sub
+        record["version"][at] = access.version
+        record["line"][at] = access.line
+        record["exempt"][at] = access.exempt
+
+    def conflict(self, kind: str, at: Array, access: Access, order: Order) -> tuple[int, int, int] | None:
+        """Return (position, other thread, other line) of the first race with the recorded accesses of a kind."""
+        past, lines, exempt = self.past(kind, at)
+        racing = (past.thread >= 0) & ~order.ordered(past, access)
+        if access.exempt:
+            racing &= ~exempt
+        if not racing.any():
+            return None
+        position = int(np.flatnonzero(racing)[0])
+        return position, int(past.thread[position]), int(lines[position])
+
+    def read(self, at: Array, access: Access, order: Order) -> tuple[int, int, int] | None:
+        """Record reads; return a race with an earlier write."""
+        found = self.conflict("write", at, access, order)
+        past, _, _ = self.past("first", at)
+        stale = (past.thread < 0) | order.ordered(past, access)
+        index = np.flatnonzero(stale)[::-1]
+        self.set("first", at[index], access.take(index))
+        self.set("last", at, access)
+        return found
+
+    def write(self, at: Array, access: Access, order: Order) -> tuple[int, int, int, str] | None:
+        """Record writes; return a race with another access, and what that did."""
+        found = self._within(at, access)
+        if found is None:
+            for kind, what in (("write", "writes"), ("first", "reads"), ("last", "reads")):
+                other = self.conflict(kind, at, access, order)
+                if other is not None:
+                    found = (*other, what)
+                    break
+        self.set("write", at, access)
+        return found
+
+    @staticmethod
+    def _within(at: Array, access: Access) -> tuple[int, int, int, str] | None:
+        """A race among the threads of one instruction."""
+        if access.exempt:
+            return None
+        sort = np.lexsort((access.thread, at))
+        same = (at[sort][1:] == at[sort][:-1]) & (access.thread[sort][1:] != access.thread[sort][:-1])
+        if not same.any():
+            return None
+        where = int(np.flatnonzero(same)[0])
+        return int(sort[where + 1]), int(access.thread[sort[where]]), access.line, "writes"
