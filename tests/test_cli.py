@@ -121,6 +121,13 @@ def test_a_search_without_a_winner_leaves_a_report(
     assert not Path("warpsmith-out/relu/kernel.cu").exists()
 
 
+def test_ctrl_c_before_the_run_began_is_just_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, Optimizer(KeyboardInterrupt()))
+    done = CLI.invoke(app, ["optimize", "relu.py"])
+    assert (done.exit_code, done.stderr) == (130, "warpsmith: interrupted\n")
+    assert not Path("warpsmith-out/relu").exists()
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [

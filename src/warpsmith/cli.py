@@ -132,6 +132,8 @@ def _leave_what_there_is(task: Any, settings: Settings, console: Console) -> Non
     if task is None:
         return
     with Archive.open(settings.archive) as opened:
+        if task.key not in {each.key for each in opened.tasks()}:
+            return
         outcome = outcome_from_archive(opened, task.key, gpu(settings.device))
     folder = write_results(outcome, folder_for(settings.out, task))
     console.print(render_best(outcome))

@@ -279,7 +279,7 @@ class Plan:
     """How a program's kernels are launched. See docs/program.md for the text form.
 
     `symbols` maps names to expressions; `tunables` maps names to the values they may take, the default first;
-    `flags` are compiler flags from the allow-list of `warpsmith.program.build`.
+    `flags` are compiler flags from the allow-list of `warpsmith.program.flags`.
     """
 
     symbols: tuple[tuple[str, str], ...]

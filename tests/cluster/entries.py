@@ -27,6 +27,10 @@ def _folder(setup: WorkerSetup) -> Path:
 
 def answers(pipe: Connection, setup: WorkerSetup) -> None:
     pipe.send(Ready())
+    _answer(pipe)
+
+
+def _answer(pipe: Connection) -> None:
     while True:
         try:
             candidate = pipe.recv()
@@ -43,7 +47,7 @@ def dies_once(pipe: Connection, setup: WorkerSetup) -> None:
         mark.touch()
         os.kill(os.getpid(), 11)
     pipe.send(verdict_of(candidate))
-    answers(pipe, setup)
+    _answer(pipe)
 
 
 def dies(pipe: Connection, setup: WorkerSetup) -> None:
@@ -71,7 +75,7 @@ def hangs_on_the_first(pipe: Connection, setup: WorkerSetup) -> None:
         time.sleep(600)
         pipe.send(verdict_of(candidate))
     pipe.send(verdict_of(pipe.recv()))
-    answers(pipe, setup)
+    _answer(pipe)
 
 
 def slow(pipe: Connection, setup: WorkerSetup) -> None:
@@ -86,7 +90,7 @@ def meets_unknown_instruction(pipe: Connection, setup: WorkerSetup) -> None:
     pipe.send(Ready())
     pipe.recv()
     pipe.send(SimulatorError("mma.sync is not simulated"))
-    answers(pipe, setup)
+    _answer(pipe)
 
 
 def refuses(pipe: Connection, setup: WorkerSetup) -> None:
@@ -97,4 +101,4 @@ def talks_nonsense(pipe: Connection, setup: WorkerSetup) -> None:
     pipe.send(Ready())
     pipe.recv()
     pipe.send({"passed": True})
-    answers(pipe, setup)
+    _answer(pipe)

@@ -98,13 +98,14 @@ def test_fma_f32_is_rounded_once(rows):
     a, b, c = (column(list(values)) for values in zip(*rows))
     with np.errstate(all="ignore"):
         got = fma.fma32(a, b, c)
-    for x, y, z, result in zip(a.tolist(), b.tolist(), c.tolist(), got.tolist()):
+        rough = a.astype("f8") * b + c
+    for x, y, z, result, near in zip(a.tolist(), b.tolist(), c.tolist(), got.tolist(), rough.tolist()):
         if finite(x, y, z):
             exact = Fraction(x) * Fraction(y) + Fraction(z)
             if exact != 0:
                 assert same(result, rounded32(exact)), (x, y, z)
         else:
-            assert math.isnan(result) == math.isnan(np.float64(x) * np.float64(y) + np.float64(z))
+            assert same(result, near)
 
 
 def test_fma_f32_where_float64_rounds_twice():
@@ -128,9 +129,8 @@ def test_fma_f64_is_rounded_once(rows):
             exact = Fraction(x) * Fraction(y) + Fraction(z)
             if exact != 0:
                 assert same(result, round_exactly(exact, 53, -1074, LARGEST_64)), (x, y, z)
-        else:
-            with np.errstate(all="ignore"):
-                assert math.isnan(result) == math.isnan(np.float64(x) * np.float64(y) + np.float64(z)) or finite(x, y)
+        elif not finite(z):
+            assert finite(x, y) <= same(result, z), (x, y, z)
 
 
 @pytest.mark.parametrize("mode", ["rn", "rz", "rm", "rp"])
@@ -236,7 +236,8 @@ def test_approximate_functions_are_close(name):
         "tanh": np.tanh,
     }[name.split(".")[0]]
     got = instruction(f"{name}.f32 {{d}}, {{0}};", [values], "f4")
-    np.testing.assert_allclose(got, reference(values.astype("f8")), rtol=1.2e-7, atol=1e-9)
+    absolute = 2.0**-20.9 if name in ("sin.approx", "cos.approx") else 1e-9
+    np.testing.assert_allclose(got, reference(values.astype("f8")), rtol=1.2e-7, atol=absolute)
 
 
 def test_copysign_and_testp():

@@ -12,9 +12,9 @@ from warpsmith.device.simulator import Simulator
 from warpsmith.program import Builder
 from warpsmith.records import BoundLaunch, BoundPlan, Build, Plan, Program, TensorSpec
 
-# Hardware approximates these below the accuracy of their exact forms: absolute error for sines of large arguments, and
-# tanh.approx has 11 good bits (PTX ISA, tanh).
-_ABSOLUTE = {"approx_sin": 2**-20.9, "approx_cos": 2**-20.9}
+# Hardware approximates these below the accuracy of their exact forms: absolute error for sines of large arguments and
+# logarithms near 1, and tanh.approx has 11 good bits (PTX ISA, sin, cos, lg2, tanh).
+_ABSOLUTE = {"approx_sin": 2**-20.9, "approx_cos": 2**-20.9, "approx_log": 2**-22, "approx_log2": 2**-22}
 _RELATIVE = {"approx_tanh": 2**-10.9}
 
 
@@ -82,9 +82,7 @@ def _near(kernel: str, got: np.ndarray, due: np.ndarray) -> np.ndarray:
     a, b = _floats(kernel, got), _floats(kernel, due)
     with np.errstate(invalid="ignore", over="ignore"):
         gap = np.abs(a - b)
-        if kernel in _ABSOLUTE:
-            return gap <= _ABSOLUTE[kernel]
         if kernel in _RELATIVE:
             return gap <= _RELATIVE[kernel] * np.abs(b)
         ulp = np.spacing(np.abs(b).astype(np.float16 if kernel in _HALVES else np.float32)).astype(np.float64)
-        return gap <= 2 * ulp
+        return (gap <= 2 * ulp) | (gap <= _ABSOLUTE.get(kernel, 0.0))

@@ -270,7 +270,7 @@ def test_a_machine_that_fails_on_everything_ends_the_search() -> None:
     bench = Bench(broken=lambda index: index >= 20)
     with pytest.raises(MachineError, match="the machine failed"):
         search(bench)
-    assert len(bench.keys) == 20 + LOSSES
+    assert 20 + LOSSES <= len(bench.keys) <= 20 + LOSSES + 1, "one more may have begun by then"
 
 
 def test_a_broken_author_is_reported_as_itself() -> None:

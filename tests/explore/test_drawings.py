@@ -59,6 +59,15 @@ def test_everything_stays_inside_the_drawing(story: list[tuple[float | None, int
     assert TOP <= chart.bound <= HEIGHT - BOTTOM
 
 
+def test_progress_far_from_the_bound_is_still_to_be_seen() -> None:
+    history = [Judged(candidate(n), passed(candidate(n), seconds)) for n, seconds in enumerate((4e-6, 3e-6))]
+    chart = draw_chart(history, BOUND)
+    assert not chart.to_scale
+    assert chart.points[1].y - chart.points[0].y > (HEIGHT - BOTTOM - TOP) / 3
+    assert chart.bound == HEIGHT - BOTTOM
+    assert draw_chart(HISTORY, BOUND).to_scale
+
+
 def test_generations_are_bands_side_by_side() -> None:
     bands = draw_chart(HISTORY, BOUND).bands
     assert [band.label for band in bands] == ["0", "1", "2"]

@@ -16,6 +16,7 @@ import pytest
 
 from warpsmith.errors import CompilerUnavailable, ProgramError, SettingsError
 from warpsmith.program import Builder, worker
+from warpsmith.program.includes import screen_includes
 from warpsmith.records import Build, KernelResources, Launch, Plan, Program
 
 COPY = 'extern "C" __global__ void copy(const float* x, float* out, int n) {\n  int i = threadIdx.x;\n  if (i < n) out[i] = x[i];\n}\n'
@@ -264,6 +265,7 @@ def test_unreasonable_limits_and_folders_are_refused(tmp_path: Path) -> None:
         ('#define FILE "/etc/passwd"\n#include FILE', "needs the literal name"),
         ('#include_next "/etc/passwd"', "#include_next is not available"),
         ('#if __has_include("/etc/passwd")\n#endif', "__has_include is not available"),
+        ('#if 0\nR"(\n#endif\n#include "/etc/passwd"', "is no header of the CUDA wheels"),
         ("#include <kernel.cu>", "is no header of the CUDA wheels"),
         ("int a;\0int b;", "NUL character"),
     ],
@@ -285,6 +287,12 @@ def test_files_of_the_machine_cannot_be_included(builder: Builder, source: str, 
 def test_the_screen_lets_harmless_text_pass(builder: Builder, source: str) -> None:
     built = build(builder, source + COPY)
     assert built.ok, built.diagnostics
+
+
+@pytest.mark.parametrize("piece", ['"",', "/**/", 'R"a(', "'", '"', "\\\n", "#include", "/"])
+def test_the_screen_is_not_slowed_down_by_long_texts(piece: str) -> None:
+    # Quadratic work on a text of this length would exceed the test's time limit many times over.
+    assert isinstance(screen_includes(piece * (900_000 // len(piece)), ()), tuple)
 
 
 def test_the_line_of_a_refused_include_counts_spliced_lines_and_comments(builder: Builder) -> None:

@@ -222,6 +222,7 @@ def test_lazy_module_that_never_ran() -> None:
         task_from_module(torch.nn.LazyLinear(3), [torch.ones(2, 3)])
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 def test_torchscript_module() -> None:
     with pytest.raises(TaskError, match="TorchScript"):
         task_from_module(torch.jit.script(torch.nn.Linear(4, 3)), [torch.ones(2, 4)])

@@ -201,7 +201,7 @@ CONTRACTING = [
         F.bilinear(x, y, x[0, :, :6]),
     ),
     lambda x, y, i: (
-        F.conv_transpose1d(x[0], y[0, :, :, :3].transpose(1, 2)[:, :2].transpose(1, 2)),
+        F.conv_transpose1d(x[0], y[0, 0, :, :, None]),
         F.adaptive_avg_pool1d(x[0], 2),
     ),
     lambda x, y, i: (F.conv_transpose3d(x[None], y[:, :, None, :2, :2]), F.adaptive_avg_pool3d(x, 2)),

@@ -217,7 +217,7 @@ class Evolution:
         lineage = judged.candidate.lineage
         reference = self.population.reference(judged.candidate)
         improved = self.population.fold(judged, generation)
-        if lineage.parents or reference < float("inf"):  # the first programs have nothing to be compared with
+        if generation > 0:  # to be better than the very first programs is too easy to tell operators apart
             self.bandit.learn(lineage.author, lineage.operator, reward(judged, reference))
         self.lessons.learn(judged)
         self._tell(events.CandidateJudged(judged, generation, cached))

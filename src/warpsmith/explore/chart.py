@@ -13,6 +13,9 @@ WIDTH, HEIGHT = 960.0, 340.0
 LEFT, RIGHT, TOP, BOTTOM = 76.0, 20.0, 30.0, 58.0
 _FLOOR = HEIGHT - BOTTOM
 _GENERATIONS_LABELLED = 16
+_STEPS = ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(range(1, 10)), tuple(step / 4 for step in range(4, 40)))
+_FAR = 4.0
+"""Where every time is more than this many times the bound, the bound is not to scale: progress would be a flat line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +49,15 @@ class Band:
 class Chart:
     """Everything to draw, in units of a drawing of WIDTH by HEIGHT whose y grows downwards.
 
-    `best` is the path of the fastest so far; `bound` the height of the speed of light, and `failures` the places and
-    titles of what did not pass.
+    `best` is the path of the fastest so far; `bound` the height of the speed of light, which lies below the plot where
+    it is not `to_scale`, and `failures` the places and titles of what did not pass.
     """
 
     points: tuple[Point, ...]
     failures: tuple[Tick, ...]
     best: str
     bound: float
+    to_scale: bool
     times: tuple[Tick, ...]
     counts: tuple[Tick, ...]
     bands: tuple[Band, ...]
@@ -62,8 +66,9 @@ class Chart:
 def draw_chart(history: Sequence[Judged], bound: Bound) -> Chart:
     """Lay out time (logarithmic) against the number of the candidate. No passing candidate leaves the plot bare."""
     times = [judged.seconds for judged in history if judged.verdict.passed]
-    low, high = min([*times, bound.seconds]), max([*times, bound.seconds * 2])
-    scale = _Log(low / 1.15, high * 1.15)
+    to_scale = not times or min(times) <= _FAR * bound.seconds
+    low = min([*times, bound.seconds]) if to_scale else min(times) / 1.1
+    scale = _Log(low / 1.15, max([*times, low * 1.5, bound.seconds]) * 1.15)
     points: list[Point] = []
     failures: list[Tick] = []
     fastest = math.inf
@@ -78,7 +83,8 @@ def draw_chart(history: Sequence[Judged], bound: Bound) -> Chart:
         points=tuple(points),
         failures=tuple(failures),
         best=_steps(points),
-        bound=scale(bound.seconds),
+        bound=scale(bound.seconds) if to_scale else _FLOOR,
+        to_scale=to_scale,
         times=tuple(Tick(scale(value), duration(value)) for value in scale.ticks()),
         counts=tuple(Tick(_x(number - 1, len(history)), str(number)) for number in _round_numbers(len(history))),
         bands=_bands(history),
@@ -96,12 +102,14 @@ class _Log:
         return round(_FLOOR - part * (_FLOOR - TOP), 2)
 
     def ticks(self) -> list[float]:
-        """Values of 1, 2 or 5 times a power of ten; fewer where the scale spans many."""
+        """Round values: as many for each power of ten as it takes to have three, the two ends if that never happens."""
         decades = range(math.floor(math.log10(self._low)), math.ceil(math.log10(self._high)) + 1)
-        wide = math.log10(self._high / self._low) > 2.5
-        values = [step * 10.0**decade for decade in decades for step in ((1,) if wide else (1, 2, 5))]
-        inside = [value for value in values if self._low <= value <= self._high]
-        return inside if len(inside) >= 2 else [self._low * 1.15, self._high / 1.15]
+        for steps in _STEPS:
+            values = [step * 10.0**decade for decade in decades for step in steps]
+            inside = [value for value in values if self._low <= value <= self._high]
+            if len(inside) >= 3:
+                return inside
+        return [self._low * 1.15, self._high / 1.15]
 
 
 def _x(number: int, count: int) -> float:

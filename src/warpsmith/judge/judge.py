@@ -171,7 +171,9 @@ class Judge:
         return None
 
     def _profile(self, trial: Trial) -> Failure | None:
-        trial.profile = profile(trial.built, trial.plan, trial.counters, self.device.spec)
+        """Say where the time goes, as far as the device has counted."""
+        if trial.counters:
+            trial.profile = profile(trial.built, trial.plan, trial.counters, self.device.spec, self._bound)
         return None
 
     def _first(self) -> Reference:

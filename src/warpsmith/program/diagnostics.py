@@ -47,12 +47,12 @@ def parse_diagnostics(log: str) -> tuple[Diagnostic, ...]:
     A warning about a header of the wheels is left out: nobody can mend it. An error there has the header's name in its
     message, and the line of the program that led to it, or 0 if the compiler does not say.
     """
-    found: list[Diagnostic] = []
+    found: dict[Diagnostic, None] = {}
     lines = log.split("\n")
     for number, text in enumerate(lines):
         diagnostic = _diagnostic(text, lines[number + 1 : number + 40])
-        if diagnostic is not None and diagnostic not in found:
-            found.append(diagnostic)
+        if diagnostic is not None:
+            found[diagnostic] = None
     errors = [diagnostic for diagnostic in found if diagnostic.severity == "error"]
     warnings = [diagnostic for diagnostic in found if diagnostic.severity == "warning"]
     return tuple((errors + warnings)[:MAX_DIAGNOSTICS])
@@ -73,7 +73,7 @@ def _diagnostic(text: str, following: list[str]) -> Diagnostic | None:
 def _placed(match: re.Match[str], following: list[str]) -> Diagnostic | None:
     severity = _severity(match["kind"])
     column, details = _column_and_details(following)
-    message = _INCLUDE_PATH.sub("", " ".join([match["message"], *details]))
+    message = _INCLUDE_PATH.sub("", " ".join([match["message"], *details])[: 4 * MAX_MESSAGE])
     if match["file"] == "kernel.cu":
         return Diagnostic(severity, int(match["line"]), column, message[:MAX_MESSAGE])
     if severity == "warning":

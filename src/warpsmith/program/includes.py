@@ -36,7 +36,7 @@ EMPTY_HEADERS: Final[tuple[str, ...]] = (
 _SPLICE = "\x01"
 _LEXEME = re.compile(
     r"""(?P<comment>//[^\n]*|/\*.*?(?:\*/|\Z))"""
-    r"""|(?P<raw>\bu?8?[LU]?R"(?P<mark>[^()\\\s]{0,16})\(.*?\)(?P=mark)")"""
+    r"""|(?P<raw>\bu?8?[LU]?R"(?P<mark>[^()\\\s]{0,16})\((?:.*?\)(?P=mark)"|(?P<open>.*\Z)))"""
     r"""|(?P<text>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
     r"""|(?P<newline>\n)""",
     re.DOTALL,
@@ -92,20 +92,26 @@ def _logical_lines(source: str) -> Iterator[tuple[int, str]]:
     line = start_line = 1
     current: list[str] = []
     position = 0
+    is_directive: bool | None = None
     for lexeme in _LEXEME.finditer(text):
         before, token = text[position : lexeme.start()], lexeme.group()
         position = lexeme.end()
         current.append(before.replace(_SPLICE, ""))
+        if is_directive is None and current[-1].strip():
+            is_directive = current[-1].lstrip().startswith(("#", "%:", "??="))
         line += before.count(_SPLICE) + token.count(_SPLICE) + token.count("\n")
         if lexeme["newline"]:
             yield start_line, "".join(current)
-            current = []
+            current, is_directive = [], None
             start_line = line
         elif lexeme["comment"]:
             current.append(" ")
-        elif _DIRECTIVE.match("".join(current)):
-            current.append(token.replace(_SPLICE, ""))
+        elif lexeme["open"] is not None:
+            # A raw string that never ends: the compiler may see it otherwise, so every line of it counts.
+            yield from ((start_line, part) for part in ("".join(current) + token).split("\n"))
+            current = []
         else:
-            current.append('""')
+            current.append(token.replace(_SPLICE, "") if is_directive else '""')
+            is_directive = bool(is_directive)
     current.append(text[position:].replace(_SPLICE, ""))
     yield start_line, "".join(current)

@@ -195,6 +195,16 @@ def _sum(terms: Iterable[tuple[Atom, int]], constant: int) -> Index:
     for atom, coefficient in totals.items():
         if not isinstance(atom, Mod):
             continue
+        # m·k·((b // k) % j) + m·(b % k) is m·(b % (k·j)).
+        upper = (atom.base // atom.by) if atom.base.high >= atom.by else None
+        joined = next(
+            (a for a, c in totals.items() if isinstance(a, Mod) and a.base == upper and c == coefficient * atom.by),
+            None,
+        )
+        if joined is not None:
+            rest = [(a, c) for a, c in totals.items() if a not in (atom, joined)]
+            whole = atom.base % (atom.by * joined.by) * coefficient
+            return _sum([*rest, *whole.terms], constant + whole.constant)
         # m·k·(b // k) + m·(b % k) is m·b.
         quotient = (atom.base // atom.by)._sole_atom()
         if quotient is not None and totals.get(quotient) == coefficient * atom.by:

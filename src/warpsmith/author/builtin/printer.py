@@ -92,7 +92,7 @@ template <typename T> __device__ T remainder_of(T a, T b) {
     return (r != 0 && (r < 0) != (b < 0)) ? r + b : r;
 }""",
     "wrap_index": """// Negative positions count from the end.
-__device__ __forceinline__ long long wrap_index(long long at, long long extent) { return at < 0 ? at + extent : at; }""",
+__device__ long long wrap_index(long long at, long long extent) { return at < 0 ? at + extent : at; }""",
 }
 _CALLS = {"maximum": "maximum", "minimum": "minimum", "sigmoid": "sigmoid", "sign": "sign", "div_floor": "floor_divide",
           "remainder": "remainder_of", "wrap_index": "wrap_index"}  # fmt: skip

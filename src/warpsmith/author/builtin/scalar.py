@@ -7,7 +7,7 @@ shared, and the printer sees common subexpressions for free.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakValueDictionary
 
 from warpsmith.author.builtin.index import Axis, Index, Indirect, lift
@@ -27,7 +27,7 @@ class Scalar:
     """Base of all scalar expressions. `dtype` is the dtype of the value."""
 
     __slots__ = ("__weakref__", "_axes", "_fields", "dtype")
-    _table: WeakValueDictionary[Any, Scalar] = WeakValueDictionary()
+    _table: ClassVar[WeakValueDictionary[Any, Scalar]] = WeakValueDictionary()
     _fields: tuple[Any, ...]
     _axes: frozenset[Axis] | None
     dtype: str

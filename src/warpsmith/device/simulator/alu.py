@@ -77,6 +77,9 @@ def _add(instruction: Instruction) -> Operation:
     kind = modifiers.type()
     if kind in ("f16", "bf16", "f16x2", "bf16x2"):
         return _half(instruction, name, kind, modifiers, 2)
+    if kind in ("s16x2", "u16x2"):
+        modifiers.done()
+        return operation(integer.packed16(np.add, kind), (kind, kind), kind, "int")
     sat = modifiers.take("sat")
     if kind in ("f32", "f64"):
         mode = modifiers.one_of(*MODES, default="rn")
@@ -210,9 +213,16 @@ def _div(instruction: Instruction) -> Operation:
         modifiers.done()
         directed = fma.directed32 if kind == "f32" else fma.directed64
         function: Function = directed("div", mode) if mode in ("rz", "rm", "rp") else np.divide
+        if mode == "approx":
+            function = _approximate_quotient
         return operation(_guarded(function, ftz, False), (kind, kind), kind, "special")
     modifiers.done()
     return operation(integer.divide, (kind, kind), kind, "special")
+
+
+def _approximate_quotient(a: Array, b: Array) -> Array:
+    """`div.approx.f32` multiplies by the reciprocal, which is flushed to 0 for divisors above 2**126."""
+    return np.where(np.isfinite(b) & (np.abs(b) > np.float32(2.0**126)), a * np.copysign(np.float32(0), b), a / b)
 
 
 def _rem(instruction: Instruction) -> Operation:
@@ -228,10 +238,16 @@ SPECIAL: dict[str, Callable[[Array], Array]] = {
     "rsqrt": lambda a: 1.0 / np.sqrt(a),
     "ex2": np.exp2,
     "lg2": np.log2,
-    "sin": np.sin,
-    "cos": np.cos,
+    "sin": lambda a: np.sin(_turns(a)),
+    "cos": lambda a: np.cos(_turns(a)),
     "tanh": np.tanh,
 }
+
+
+def _turns(angle: Array) -> Array:
+    """Reduce float64 angles as the hardware does: in turns, by a float32 product rounded toward zero."""
+    turns = fma.narrow(angle * np.float64(np.float32(1 / (2 * np.pi))), "rz").astype(F8)
+    return (turns - np.rint(turns)) * (2 * np.pi)
 
 
 def _special(instruction: Instruction) -> Operation:
@@ -303,6 +319,8 @@ def _extreme(instruction: Instruction) -> Operation:
     count = len(instruction.operands) - 1
     if kind not in ("f32", "f64"):
         plain: Function = np.minimum if name == "min" else np.maximum
+        if kind in ("s16x2", "u16x2"):
+            plain = integer.packed16(plain, kind)
         if relu:
             return operation(lambda a, b: np.maximum(plain(a, b), 0), (kind, kind), kind, "int")
         return operation(plain, (kind, kind), kind, "int")

@@ -31,7 +31,7 @@ def cvt(instruction: Instruction) -> Operation:
         function = _from_integer(target, source, mode)
     elif source in FLOATS:
         rounding = {"rn": "rni", "rz": "rzi", "rm": "rmi", "rp": "rpi"}.get(mode, mode)
-        to_integer = convert.float_to_int(DTYPES[target], rounding)
+        to_integer = convert.float_to_int(DTYPES[target], rounding, source)
         function = (lambda a: to_integer(convert.bf16_to_f32(a))) if source == "bf16" else to_integer
     else:
         function = convert.int_to_int(DTYPES[target], sat, DTYPES[source])

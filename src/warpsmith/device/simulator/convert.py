@@ -1,6 +1,7 @@
 """The `cvt` instruction: one function for each pair of types, rounding mode and saturation.
 
-Conversions of floats to integers round as asked, clamp to the range of the destination and turn NaN into 0.
+Conversions of floats to integers round as asked and clamp to the range of the destination; NaN becomes 0, or, if
+the source or the destination has 64 bits, the integer whose highest bit alone is set (PTX ISA, `cvt`).
 bfloat16 values are held as their 16 bits, since NumPy has no such type.
 """
 
@@ -86,18 +87,21 @@ def f32_to_tf32(values: Array, mode: str) -> Array:
     return np.where(np.isfinite(values), rounded, values)
 
 
-def float_to_int(target: np.dtype[Any], rounding: str) -> Function:
-    """Return the conversion of floats to `target`: round, clamp, NaN to 0."""
+def float_to_int(target: np.dtype[Any], rounding: str, source: str) -> Function:
+    """Return the conversion of floats to `target`: round, then clamp."""
     info = np.iinfo(target)
     low, high = float(info.min), float(info.max) + (1.0 if info.bits < 64 else 0.0)
     to_integer = ROUNDING[rounding]
+    highest = np.array([1 << (info.bits - 1)], f"u{target.itemsize}").view(target)[0]
+    nan = highest if source == "f64" or info.bits == 64 else target.type(0)
 
     def convert(values: Array) -> Array:
         wide = to_integer(values.astype(F8))
         inside = (wide > low) & (wide < high)
         result = np.where(inside, wide, 0.0).astype(target)
         if not inside.all():
-            result = np.where(wide >= high, info.max, np.where(wide <= low, info.min, result)).astype(target)
+            result = np.where(wide >= high, target.type(info.max), np.where(wide <= low, target.type(info.min), result))
+            result = np.where(np.isnan(wide), nan, result)
         return result
 
     return convert

@@ -22,6 +22,8 @@ DTYPES: dict[str, DType] = {
     "bf16": np.dtype(np.uint16),
     "f16x2": np.dtype(np.uint32),
     "bf16x2": np.dtype(np.uint32),
+    "s16x2": np.dtype(np.uint32),
+    "u16x2": np.dtype(np.uint32),
     "tf32": np.dtype(np.float32),
     "pred": BOOL,
 }

@@ -215,6 +215,17 @@ def absolute_difference(a: Array, b: Array, c: Array) -> Array:
     return c + (np.where(a < b, b - a, a - b)).astype(a.dtype)
 
 
+def packed16(function: Callable[[Array, Array], Array], kind: str) -> Callable[[Array, Array], Array]:
+    """Apply an operation to both 16-bit halves of uint32 registers; `kind` is s16x2 or u16x2."""
+    dtype = np.dtype(np.int16 if kind == "s16x2" else np.uint16)
+
+    def apply(a: Array, b: Array) -> Array:
+        halves = function(a.view(dtype).reshape(-1, 2), b.view(dtype).reshape(-1, 2))
+        return halves.reshape(-1).view(U4)
+
+    return apply
+
+
 def saturating(operation: str) -> Callable[[Array, Array], Array]:
     """Return signed 32-bit `add.sat` or `sub.sat`."""
 

@@ -1,8 +1,7 @@
 """Instructions by which the threads of a warp see each other: shuffle, vote, match, redux, activemask.
 
 They act on the threads of the fragment, which the scheduler has made sure are all that the member masks name. What
-a thread reads from one that is not there is undefined on hardware; here it keeps its own value, as a shuffle out of
-range does, and the sanitizer reports it.
+a thread reads from one that is not there is undefined; it reads 0, as on an H200, and the sanitizer reports it.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ def _gather(chunk: Chunk, fragment: Fragment, line: int, value: Array, source: A
     absent = found < 0
     if absent.any():
         chunk.report_absent(fragment, int(np.flatnonzero(absent)[0]), line)
-        found = np.where(absent, np.arange(fragment.n), found)
+        return np.where(absent, value.dtype.type(0), value.take(np.maximum(found, 0)))
     return value.take(found)
 
 

@@ -10,18 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal as Choice
 
 from warpsmith.author.builtin.index import Axis, Index, axes_of, lift, ravel, unravel
 from warpsmith.author.builtin.kernels.emission import Lanes, Store, loads
 from warpsmith.author.builtin.printer import CTYPES
 from warpsmith.author.builtin.regions import Region, resolve
-from warpsmith.author.builtin.scalar import Load, Scalar, transform
+from warpsmith.author.builtin.scalar import Literal, Scalar
 from warpsmith.author.builtin.values import Contraction, Coords
 from warpsmith.records import DTYPE_BYTES
 
 Side = Choice["left", "right"]
 Along = Choice["depth", "outer"]
+_ANY = Literal(0.0, "float32")
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,16 @@ class Operand:
         vectors = {along: self.vector(batch, along, 8) for along in ("depth", "outer")}
         if vectors["depth"] != vectors["outer"]:
             return "depth" if vectors["depth"] > vectors["outer"] else "outer"
-        strides = {"depth": self._stride(batch, 0, 1), "outer": self._stride(batch, 1, 0)}
-        return "outer" if strides["outer"] == 1 != strides["depth"] else "depth"
+        return "outer" if self._neighbours(batch, "outer") > self._neighbours(batch, "depth") else "depth"
 
-    def _stride(self, batch: Index, outer: int, depth: int) -> int:
-        """Distance in memory between the first elements of the first read, one step along a dimension."""
-        place, origin = (self.element(batch * 0, lift(o), lift(d)) for o, d in ((outer, depth), (0, 0)))
-        pairs = zip(loads([place]), loads([origin]), strict=False)
-        return next((abs((a.index - b.index).constant) for a, b in pairs), 0)
+    def _neighbours(self, batch: Index, along: Along) -> int:
+        """How many of the first steps of a warp along a dimension go to the next element in memory."""
+        extent = self.depth if along == "depth" else self.extent
+        places = []
+        for at in range(min(extent, 32)):
+            outer, depth = (Index(), lift(at)) if along == "depth" else (lift(at), Index())
+            places.append([load.index.constant for load in loads([self.element(batch * 0, outer, depth)])])
+        return sum(b == a + 1 for one, other in pairwise(places) for a, b in zip(one, other, strict=False))
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,11 @@ class Layout:
 
         m, n = (math.prod(_extents(shape, roles, role)) for role in "mn")
         return Layout(
-            region, producer, roles, Operand("left", m, producer.depth, left), Operand("right", n, producer.depth, right)
+            region,
+            producer,
+            roles,
+            Operand("left", m, producer.depth, left),
+            Operand("right", n, producer.depth, right),
         )
 
     @property

@@ -12,9 +12,9 @@ from warpsmith.author.builtin.kernels.passes import Step
 class Mapping:
     """`threads` work on each row; `lane` is a thread's number among them.
 
-    `setup`, which may use ROWS, defines `row` and, where there is more than one thread, `lane`. `reduce` names the function that merges
-    accumulators over a row. `inside` is the condition under which results may be written. Where `looped`, the second
-    line of the setup opens a loop around all that follows.
+    `setup`, which may use ROWS, defines `row` and, where there is more than one thread, `lane`. `reduce` names the
+    function that merges accumulators over a row. `inside` is the condition under which results may be written. Where
+    `looped`, the second line of the setup opens a loop around all that follows.
     """
 
     setup: tuple[str, ...]

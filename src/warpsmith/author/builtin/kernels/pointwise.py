@@ -44,13 +44,13 @@ class Pointwise:
         stores = [Store(o.name, o.dtype, lanes.linear, v) for o, v in zip(region.outputs, values, strict=True)]
         names, params = parameters(loads(values), [(o.name, o.dtype) for o in region.outputs])
         body = lanes.body(scope.printer(), stores)
-        block, items = scope.tunable("BLOCK"), scope.tunable("ITEMS")
+        block, items, integer = scope.tunable("BLOCK"), scope.tunable("ITEMS"), scope.integer
         text = [f"constexpr {scope.integer} COUNT = {count // vec};  // {'vectors' if vec > 1 else 'elements'}"]
         if genes["algorithm"] == "tiles":
             text += [
                 "#pragma unroll",
                 f"for (int item = 0; item < {items}; ++item) {{",
-                f"    const {scope.integer} i = ({scope.integer}(blockIdx.x) * {items} + item) * {block} + threadIdx.x;",
+                f"    const {integer} i = ({integer}(blockIdx.x) * {items} + item) * {block} + threadIdx.x;",
                 "    if (i < COUNT) {",
                 *indented(body, 2),
                 "    }",

@@ -90,7 +90,7 @@ template <typename T> struct Moments {
         count = total;
     }
 };""",
-    "OnlineSoftmax": """// Largest value and sum of exponentials relative to it in one pass (Milakov and Gimelshein, 2018).
+    "OnlineSoftmax": """// Largest value and sum of exponentials relative to it (Milakov and Gimelshein, 2018).
 template <typename T> struct OnlineSoftmax {
     T largest, sum;
     static __device__ OnlineSoftmax empty() { return {lowest<T>(), T(0)}; }

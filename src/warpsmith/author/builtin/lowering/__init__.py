@@ -3,6 +3,7 @@
 from warpsmith.author.builtin.lowering import (  # noqa: F401  (importing a module registers its operators)
     contractions,
     indexing,
+    losses,
     normalization,
     pointwise,
     reductions,

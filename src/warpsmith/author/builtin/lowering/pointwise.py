@@ -113,8 +113,9 @@ for _aten, _op in {"logical_and": "and", "logical_or": "or"}.items():
     lowers(f"{_aten}.default")(
         lambda site, x, y, _op=_op: mapped(site, lambda a, b: apply(_op, a, b), x, y, dtype="bool")
     )
-for _aten, _op in {"bitwise_and": "bit_and", "bitwise_or": "bit_or", "bitwise_xor": "bit_xor"}.items():
-    lowers(f"{_aten}.Tensor", f"{_aten}.Scalar")(_binary(_op))
+for _aten in ("and", "or", "xor"):
+    for _name in (f"bitwise_{_aten}", f"__{_aten}__"):
+        lowers(f"{_name}.Tensor", f"{_name}.Scalar")(_binary(f"bit_{_aten}"))
 
 
 @lowers("logical_not.default")

@@ -115,17 +115,28 @@ def _piece(site: Site, x: Value, dim: int, start: int, length: int, number: int)
 
 
 @lowers("split.Tensor", "split_with_sizes.default", "split.sizes", "chunk.default", "unsafe_chunk.default")
-def split(site: Site, x: Value, _sizes: object, dim: int = 0) -> tuple[Value | None, ...]:
-    """Cut a dimension into consecutive pieces; the exporter has already said how long each is."""
+def split(site: Site, x: Value, sizes: int | Sequence[int], dim: int = 0) -> tuple[Value | None, ...]:
+    """Cut a dimension into consecutive pieces: of given sizes, of one size, or into a number of chunks."""
     dim %= len(x.shape)
-    pieces: list[Value | None] = []
-    start = 0
-    for number, spec in enumerate(site.node.outputs):
-        if spec is None:
-            raise UnsupportedOperator(f"{site.node.op} with an unused piece of unknown length (node {site.node.name})")
-        pieces.append(_piece(site, x, dim, start, spec.shape[dim], number))
-        start += spec.shape[dim]
-    return tuple(pieces)
+    extent = x.shape[dim]
+    if isinstance(sizes, int):
+        size = -(-extent // sizes) if "chunk" in site.node.op else sizes
+        sizes = [min(size, extent - start) for start in range(0, extent, size)]
+    starts = [sum(sizes[:n]) for n in range(len(sizes))]
+    return tuple(_piece(site, x, dim, at, size, n) for n, (at, size) in enumerate(zip(starts, sizes, strict=True)))
+
+
+@lowers("broadcast_tensors.default")
+def broadcast_tensors(site: Site, tensors: Sequence[Value]) -> tuple[Value | None, ...]:
+    """Every tensor expanded to the shape of all of them together."""
+    rank = max(len(t.shape) for t in tensors)
+    padded = [(1,) * (rank - len(t.shape)) + t.shape for t in tensors]
+    shape = tuple(max(extents) for extents in zip(*padded, strict=True))
+
+    def expanded(number: int, x: Value) -> Virtual:
+        return Virtual(site.name(str(number)), shape, x.dtype, lambda coords: x.at(expand_coords(coords, x.shape)))
+
+    return tuple(expanded(number, x) for number, x in enumerate(tensors))
 
 
 @lowers("unbind.int")

@@ -1,0 +1,349 @@
+"""Contractions by tiles: a block keeps a tile of both operands in shared memory, a thread a patch of sums in registers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from warpsmith.author.builtin.index import Axis, lift
+from warpsmith.author.builtin.kernels.contraction_layout import Along, Layout, Operand
+from warpsmith.author.builtin.kernels.contraction_split import Partials
+from warpsmith.author.builtin.kernels.emission import (
+    Assign,
+    Kernels,
+    Lanes,
+    Scope,
+    Store,
+    function,
+    indented,
+    loads,
+    parameters,
+)
+from warpsmith.author.builtin.scalar import Local
+from warpsmith.records import DTYPE_BYTES, Launch
+
+# Static shared memory that a block may declare.
+_SHARED_BYTES = 48 * 1024
+# Words that a row of a transposed tile is longer than it holds, so that a column spreads over the banks.
+_PADS = (4, 0)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a block computes (`m` x `n`) and what each of its threads does (`rows` x `cols`)."""
+
+    m: int
+    n: int
+    rows: int
+    cols: int
+
+    @staticmethod
+    def parse(text: str) -> Tile:
+        """Read `64x64/4x4`."""
+        block, thread = text.split("/")
+        (m, n), (rows, cols) = (map(int, part.split("x")) for part in (block, thread))
+        return Tile(m, n, rows, cols)
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return (self.m // self.rows) * (self.n // self.cols)
+
+    def depths(self, layout: Layout, stages: int, step: int) -> tuple[int, ...]:
+        """Depths of a tile, each a multiple of `step`, that fit shared memory and the sum, the default first."""
+        size = DTYPE_BYTES[layout.dtype] * stages * (self.m + self.n + 2 * max(_PADS))
+        useful = max(8, 1 << (layout.depth - 1).bit_length())
+        fitting = [d for d in (16, 8, 32, 4) if d <= useful and d * size <= _SHARED_BYTES and d % step == 0]
+        return tuple(fitting if layout.depth > 8 else [d for d in fitting if d <= 8])
+
+
+@dataclass(frozen=True)
+class _Staging:
+    """How the tile of one operand comes into shared memory."""
+
+    operand: Operand
+    along: Along
+    vec: int
+    extent: int
+
+    @property
+    def lanes(self) -> Lanes:
+        return self.operand.lanes(self.along, self.vec)
+
+    @property
+    def tile(self) -> str:
+        return f"tile_{self.operand.side}"
+
+    @property
+    def base(self) -> str:
+        return "first_row" if self.operand.side == "left" else "first_col"
+
+    @property
+    def transposed(self) -> bool:
+        return self.along == "depth"
+
+
+def emit_tiled(layout: Layout, scope: Scope, tile: Tile, stages: int, vec: int, split: bool) -> Kernels:
+    """Write the kernel, with `split` another that adds up partial sums."""
+    return _Tiled(layout, scope, tile, stages, vec, split).emit()
+
+
+class _Tiled:
+    def __init__(self, layout: Layout, scope: Scope, tile: Tile, stages: int, vec: int, split: bool) -> None:
+        self.layout, self.scope, self.tile, self.stages = layout, scope, tile, stages
+        self.partials = Partials(layout, scope) if split else None
+        self.staging = [self._staging(layout.left, tile.m, vec), self._staging(layout.right, tile.n, vec)]
+        step = max([s.vec for s in self.staging if s.transposed], default=1)
+        self.depths = tile.depths(layout, stages, step)
+        self.tile_k, self.pad = scope.tunable("TILE_K"), scope.tunable("PAD")
+        wide = 16 // DTYPE_BYTES[layout.dtype]
+        self.fragment = {"left": min(tile.rows, wide), "right": min(tile.cols, wide)}
+
+    def _staging(self, operand: Operand, extent: int, vec: int) -> _Staging:
+        along = operand.direction(self.layout.batch)
+        # A vector must not be longer than the shallowest tile.
+        deepest = 4 if along == "depth" and self.layout.depth <= 8 else vec
+        return _Staging(operand, along, operand.vector(self.layout.batch, along, min(vec, deepest, extent)), extent)
+
+    def emit(self) -> Kernels:
+        """Put the parts together."""
+        layout, scope, tile = self.layout, self.scope, self.tile
+        epilogue, stores = self._epilogue()
+        values = [s.operand.value(layout.batch, s.along, s.lanes) for s in self.staging]
+        body = [*self._constants(), *self._tiles(), *self._place(), *self._loop(), *epilogue]
+        reads = loads([*values, *(s.value for s in stores)])
+        names, params = parameters(reads, [(s.tensor, s.dtype) for s in stores])
+        tunables = [(self.tile_k, self.depths)]
+        if any(s.transposed for s in self.staging):
+            tunables.append((self.pad, _PADS))
+        blocks = layout.batches * -(-layout.m // tile.m) * -(-layout.n // tile.n)
+        comment = (
+            f"{layout.comment()}\nA block makes a tile of {tile.m} x {tile.n}, "
+            f"a thread {tile.rows} x {tile.cols} of it."
+        )
+        if self.partials:
+            comment += f"\nEach of {self.partials.splits} blocks sums a share of the depth."
+        source = function(scope, scope.kernel, params, str(tile.threads), body, comment)
+        grid = (str(blocks), self.partials.splits) if self.partials else (str(blocks),)
+        launch = Launch(scope.kernel, grid, (str(tile.threads),), names)
+        kernels = Kernels(source, (launch,), tuple(tunables), helpers=frozenset({"Vec"}))
+        return self.partials.completed(kernels) if self.partials else kernels
+
+    def _constants(self) -> list[str]:
+        layout, tile, integer = self.layout, self.tile, self.scope.integer
+        text = [
+            f"constexpr {integer} M = {layout.m}, N = {layout.n}, DEPTH = {layout.depth};",
+            f"constexpr int TILE_M = {tile.m}, TILE_N = {tile.n}, ROWS = {tile.rows}, COLS = {tile.cols};",
+            f"constexpr int ACROSS = TILE_N / COLS, THREADS = {tile.threads};  // threads along a row, and in all",
+        ]
+        across = -(-layout.n // tile.n)
+        down = -(-layout.m // tile.m)
+        row = f"blockIdx.x / {across}" if across > 1 else "blockIdx.x"
+        if layout.batches > 1:
+            text.append(f"const {integer} batch = blockIdx.x / {across * down};")
+            row = f"{row} % {down}"
+        text.append(
+            f"const {integer} first_row = {integer}({row}) * TILE_M;" if down > 1 else "constexpr int first_row = 0;"
+        )
+        text.append(
+            f"const {integer} first_col = {integer}(blockIdx.x % {across}) * TILE_N;"
+            if across > 1
+            else "constexpr int first_col = 0;"
+        )
+        return [*text, "const int row = threadIdx.x / ACROSS * ROWS, col = threadIdx.x % ACROSS;"]
+
+    def _tiles(self) -> list[str]:
+        """Declare shared memory."""
+        slots = "[2]" if self.stages == 2 else ""
+        text = []
+        for staging in self.staging:
+            width = f"TILE_{staging.operand.outer.upper()}{f' + {self.pad}' if staging.transposed else ''}"
+            text.append(f"__shared__ alignas(16) {self.layout.ctype} {staging.tile}{slots}[{self.tile_k}][{width}];")
+        return [*text, f"{self.layout.ctype} acc[ROWS][COLS] = {{}};"]
+
+    def _place(self) -> list[str]:
+        """With two stages, the functions that move a tile into registers and on into shared memory."""
+        if self.stages == 1:
+            return []
+        text, fetch, place = [], [], []
+        for staging in self.staging:
+            side, items = staging.operand.side, self._items(staging)
+            text.append(f"{self._part(staging)} next_{side}[{items}];")
+            fetch += self._items_loop(staging, self._fetch(staging, f"next_{side}[item]", declare=False))
+            place += self._items_loop(staging, self._hand_over(staging, f"next_{side}[item]", "[slot]"))
+        return [
+            *text,
+            "// The next tile waits in registers while the block works on this one.",
+            f"const auto fetch = [&](const {self.scope.integer} start) {{",
+            *indented(fetch),
+            "};",
+            "const auto place = [&](const int slot) {",
+            *indented(place),
+            "};",
+        ]
+
+    def _loop(self) -> list[str]:
+        """Walk along the depth."""
+        integer, step = self.scope.integer, self.tile_k
+        first, last = "0", "DEPTH"
+        text = []
+        if self.partials:
+            share = f"(DEPTH + {step} * {self.partials.splits} - 1) / ({step} * {self.partials.splits}) * {step}"
+            text += [
+                f"constexpr {integer} SHARE = {share};  // of the depth, in whole tiles",
+                f"const {integer} split = blockIdx.y, first = split * SHARE;",
+                f"const {integer} last = min(DEPTH, first + SHARE);",
+            ]
+            first, last = "first", "last"
+        if self.stages == 1:
+            stage = []
+            for staging in self.staging:
+                fetched = self._fetch(staging, "part", declare=True) + self._hand_over(staging, "part", "")
+                stage += self._items_loop(staging, fetched)
+            head = f"for ({integer} start = {first}; start < {last}; start += {step}) {{"
+            return [*text, head, *indented([*stage, "__syncthreads();", *self._multiply(""), "__syncthreads();"]), "}"]
+        opening = [f"fetch({first});", "place(0);"]
+        if self.partials:
+            opening = [f"if ({first} < {last}) {{  // the last share may be empty", *indented(opening), "}"]
+        work = [
+            f"const bool more = start + {step} < {last};",
+            f"if (more) fetch(start + {step});",
+            *self._multiply("[slot]"),
+            "if (more) place(slot ^ 1);",
+            "__syncthreads();",
+        ]
+        head = f"for ({integer} start = {first}, slot = 0; start < {last}; start += {step}, slot ^= 1) {{"
+        return [*text, *opening, "__syncthreads();", head, *indented(work), "}"]
+
+    def _items(self, staging: _Staging) -> str:
+        return f"({self._pieces(staging)} + THREADS - 1) / THREADS"
+
+    def _pieces(self, staging: _Staging) -> str:
+        side = f"TILE_{staging.operand.outer.upper()}"
+        return f"{side} * {self.tile_k}{f' / {staging.vec}' if staging.vec > 1 else ''}"
+
+    def _part(self, staging: _Staging) -> str:
+        return f"Vec<{self.layout.ctype}, {staging.vec}>" if staging.vec > 1 else self.layout.ctype
+
+    def _items_loop(self, staging: _Staging, body: list[str]) -> list[str]:
+        """Let the block's threads share the pieces of a tile."""
+        pieces = self._pieces(staging)
+        even = all(staging.extent * depth // staging.vec % self.tile.threads == 0 for depth in self.depths)
+        inner = ["const int i = item * THREADS + threadIdx.x;"]
+        inner += body if even else [f"if ({pieces} % THREADS == 0 || i < {pieces}) {{", *indented(body), "}"]
+        return [
+            "#pragma unroll",
+            f"for (int item = 0; item < {self._items(staging)}; ++item) {{",
+            *indented(inner),
+            "}",
+        ]
+
+    def _spot(self, staging: _Staging) -> tuple[str, str]:
+        """Where in the tile piece `i` belongs: along the depth and along the outer dimension, in pieces."""
+        side = f"TILE_{staging.operand.outer.upper()}"
+        if staging.along == "depth":
+            pieces = f"({self.tile_k} / {staging.vec})" if staging.vec > 1 else self.tile_k
+            return f"i % {pieces}", f"i / {pieces}"
+        pieces = f"({side} / {staging.vec})" if staging.vec > 1 else side
+        return f"i / {pieces}", f"i % {pieces}"
+
+    def _fetch(self, staging: _Staging, target: str, *, declare: bool) -> list[str]:
+        """Compute a piece of the operand, zero where the tile sticks out."""
+        operand, vec, integer = staging.operand, staging.vec, self.scope.integer
+        depth, outer = self._spot(staging)
+        scale = f" / {vec}" if vec > 1 else ""
+        if staging.along == "depth":
+            text = [
+                f"const {integer} step = start{scale} + {depth};",
+                f"const {integer} {operand.outer} = {staging.base} + {outer};",
+            ]
+            limits = (f"step < DEPTH{scale}", f"{operand.outer} < {operand.outer.upper()}")
+        else:
+            text = [
+                f"const {integer} depth = start + {depth};",
+                f"const {integer} group = {staging.base}{scale} + {outer};",
+            ]
+            limits = ("depth < DEPTH", f"group < {operand.outer.upper()}{scale}")
+        conditions = []
+        if any(self.layout.depth % d for d in self.depths):
+            conditions.append(f"(DEPTH % {self.tile_k} == 0 || {limits[0]})")
+        if operand.extent % staging.extent:
+            conditions.append(limits[1])
+        element = f"{target}.at[k]" if vec > 1 else target
+        value = operand.value(self.layout.batch, staging.along, staging.lanes)
+        filled = staging.lanes.body(self.scope.printer(), [Assign(element, value)])
+        if declare:
+            text.append(f"{self._part(staging)} {target}{{}};" if conditions else f"{self._part(staging)} {target};")
+        elif conditions:
+            text.append(f"{target} = {{}};")
+        return text + ([f"if ({' && '.join(conditions)}) {{", *indented(filled), "}"] if conditions else filled)
+
+    def _hand_over(self, staging: _Staging, source: str, slot: str) -> list[str]:
+        """Put a piece into shared memory."""
+        depth, outer = self._spot(staging)
+        if staging.vec == 1:
+            return [f"{staging.tile}{slot}[{depth}][{outer}] = {source};"]
+        if staging.transposed:
+            place = f"{staging.tile}{slot}[{depth} * {staging.vec} + k][{outer}]"
+            return ["#pragma unroll", f"for (int k = 0; k < {staging.vec}; ++k) {place} = {source}.at[k];"]
+        place = f"{staging.tile}{slot}[{depth}][{outer} * {staging.vec}]"
+        return [f"*reinterpret_cast<{self._part(staging)}*>(&{place}) = {source};"]
+
+    def _multiply(self, slot: str) -> list[str]:
+        """Multiply the tiles."""
+        left, right = self.fragment["left"], self.fragment["right"]
+        ctype = self.layout.ctype
+        at_left, at_right = f"tile_left{slot}[k]", f"tile_right{slot}[k]"
+        return [
+            "#pragma unroll",
+            f"for (int k = 0; k < {self.tile_k}; ++k) {{",
+            *indented(
+                [
+                    f"Vec<{ctype}, {left}> left[ROWS / {left}];",
+                    f"Vec<{ctype}, {right}> right[COLS / {right}];",
+                    "#pragma unroll",
+                    f"for (int i = 0; i < ROWS / {left}; ++i) "
+                    f"left[i] = *reinterpret_cast<const Vec<{ctype}, {left}>*>(&{at_left}[row + i * {left}]);",
+                    "#pragma unroll",
+                    f"for (int j = 0; j < COLS / {right}; ++j) "
+                    f"right[j] = *reinterpret_cast<const Vec<{ctype}, {right}>*>(&{at_right}[(j * ACROSS + col) * {right}]);",
+                    "#pragma unroll",
+                    "for (int i = 0; i < ROWS; ++i) {",
+                    "    #pragma unroll",
+                    "    for (int j = 0; j < COLS; ++j) "
+                    f"acc[i][j] += left[i / {left}].at[i % {left}] * right[j / {right}].at[j % {right}];",
+                    "}",
+                ]
+            ),
+            "}",
+        ]
+
+    def _epilogue(self) -> tuple[list[str], list[Store]]:
+        """Write each thread's patch."""
+        layout, fragment, integer = self.layout, self.fragment["right"], self.scope.integer
+        vec = layout.widest(fragment)
+        lanes = Lanes(Axis("column", layout.n // vec), vec)
+        row = Axis("m", layout.m)
+        held = Local(
+            f"acc[i][j * {vec} + k]" if vec > 1 else "acc[i][j]", layout.dtype, frozenset({lanes.group, lanes.k, row})
+        )
+        make = self.partials.stores if self.partials else layout.stores
+        stores = make(lift(row), lanes.linear, held)
+        ratio = fragment // vec
+        spot = f"(j / {ratio} * ACROSS + col) * {ratio} + j % {ratio}" if ratio > 1 else "j * ACROSS + col"
+        base = f"first_col / {vec}" if vec > 1 else "first_col"
+        guards = []
+        if layout.m % self.tile.m:
+            guards.append("m < M")
+        if layout.n % self.tile.n:
+            guards.append(f"column < N / {vec}" if vec > 1 else "column < N")
+        body = lanes.body(self.scope.printer(), stores)
+        guarded = [f"if ({' && '.join(guards)}) {{", *indented(body), "}"] if guards else body
+        columns = [f"const {integer} column = {base} + {spot};", *guarded]
+        rows = [
+            f"const {integer} m = first_row + row + i;",
+            "#pragma unroll",
+            f"for (int j = 0; j < COLS{f' / {vec}' if vec > 1 else ''}; ++j) {{",
+            *indented(columns),
+            "}",
+        ]
+        return ["#pragma unroll", "for (int i = 0; i < ROWS; ++i) {", *indented(rows), "}"], stores
