@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,15 +17,17 @@ from warpsmith.archive import Archive
 from warpsmith.cli import app
 from warpsmith.errors import NothingPassed, TaskError, WorkerDied
 from warpsmith.optimize import Result
+from warpsmith.program import write_program
 
 CLI = CliRunner()
 
 
 @pytest.fixture(autouse=True)
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def empty_folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("WARPSMITH_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("WARPSMITH_CACHE", str(tmp_path_factory.mktemp("cache")))
     return tmp_path
 
 
@@ -201,3 +204,33 @@ def test_a_quick_look_does_not_wait_for_pytorch(words: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 False"
+
+
+RELU = """
+import torch
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return torch.relu(x)
+
+def get_inputs():
+    return [torch.randn(64, 128)]
+
+def get_init_inputs():
+    return []
+"""
+
+
+def test_judge_passes_a_right_program_and_says_what_is_wrong_with_another() -> None:
+    Path("relu.py").write_text(RELU)
+    program = HISTORY[0].candidate.program
+    write_program(Path("right"), program)
+    write_program(Path("wrong"), replace(program, source=program.source.replace("0.0f", "0.5f")))
+    words = ["--task", "relu.py", "--set", "BLOCK=128"]
+    done = CLI.invoke(app, ["judge", "right", *words])
+    assert done.exit_code == 0, done.output
+    assert "estimated" in done.stdout
+    done = CLI.invoke(app, ["judge", "wrong", *words])
+    assert done.exit_code == 1, done.output
+    for part in ("numerics", "expected", "got", "family"):
+        assert part in done.stdout

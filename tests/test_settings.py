@@ -38,6 +38,7 @@ def test_a_flag_that_was_not_given_hides_nothing(monkeypatch: pytest.MonkeyPatch
         ({}, {"WARPSMITH_WORKERS": "many"}, "", r"workers = 'many' \(from WARPSMITH_WORKERS\)"),
         ({}, {}, "seed = -3", r"seed = -3 \(from warpsmith.toml\)"),
         ({}, {}, "budgte = 3", "warpsmith.toml sets 'budgte', which is not a setting; known are archive"),
+        ({}, {"WARPSMITH_BUDGTE": "3"}, "", "the environment sets WARPSMITH_BUDGTE, which is not a setting"),
         ({}, {}, "budget = = 3", "warpsmith.toml: not valid TOML"),
         ({"target_fraction": 1.5}, {}, "", "target_fraction = 1.5"),
     ],

@@ -92,6 +92,9 @@ def load_settings(**flags: Any) -> Settings:
     the file.
     """
     given = {name: value for name, value in flags.items() if value is not None}
+    for variable in os.environ:
+        if variable.startswith(_PREFIX) and variable.removeprefix(_PREFIX).lower() not in Settings.model_fields:
+            raise SettingsError(f"the environment sets {variable}, which is not a setting; known are {_known()}")
     try:
         return Settings(**given)
     except tomllib.TOMLDecodeError as error:
@@ -100,11 +103,15 @@ def load_settings(**flags: Any) -> Settings:
         raise SettingsError("; ".join(_explain(detail, given) for detail in error.errors())) from None
 
 
+def _known() -> str:
+    return ", ".join(Settings.model_fields)
+
+
 def _explain(detail: Any, flags: dict[str, Any]) -> str:
     """Say in a line what is wrong with one field, and where the value came from."""
     name = str(detail["loc"][0]) if detail["loc"] else "settings"
     if detail["type"] == "extra_forbidden":
-        return f"{FILE_NAME} sets {name!r}, which is not a setting; known are {', '.join(Settings.model_fields)}"
+        return f"{FILE_NAME} sets {name!r}, which is not a setting; known are {_known()}"
     if name in flags:
         place = "given"
     elif any(variable.upper() == f"{_PREFIX}{name}".upper() for variable in os.environ):

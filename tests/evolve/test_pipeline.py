@@ -118,7 +118,7 @@ def test_a_target_fraction_ends_the_search_early(tmp_path: Path) -> None:
 
 def test_the_budget_limits_the_time(tmp_path: Path) -> None:
     result = optimize(tmp_path, Bench(delay=lambda index: 0.5), budget=3.0, max_candidates=100_000)
-    assert result.stop_reason == "time is up (2.7 s)"
+    assert result.stop_reason == "time is up (2.55 s)"
     assert len(result.history) < 16, "two at once at half a second each"
 
 

@@ -300,13 +300,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "unwritten",
     ),
     _bug(
-        "blocks add without atomics",
+        "a block reads what another writes in the same launch",
         TOTAL,
         "if (threadIdx.x == 0) sums[blockIdx.x] = sum;",
-        "if (threadIdx.x == 0) { sums[blockIdx.x] = 0.0f; sums[0] = sums[0]; sums[blockIdx.x] = sum; }",
+        "if (threadIdx.x == 0) sums[blockIdx.x] = blockIdx.x > 0 ? sum + 0.0f * sums[blockIdx.x - 1] : sum;",
         SANITIZE,
         "global_race",
-        "uninitialised",
     ),
     _bug(
         "scratch read and not used",

@@ -35,7 +35,7 @@ def turn(budget: float, candidates: int | None = None) -> Dial:
 
     A judgement on the simulator takes about half a second and two run at once, so a minute buys one to two hundred.
     A longer search gets larger generations and more of them in equal measure: both grow with the square root of the
-    budget. A twentieth of the budget is kept for judgements in flight, another for writing the results.
+    budget. A twentieth of the budget is kept for judgements in flight, a tenth for starting up and writing the results.
     """
     scale = math.sqrt(budget / 60.0)
     size = max(4, min(64, round(8 * scale)))
@@ -45,6 +45,6 @@ def turn(budget: float, candidates: int | None = None) -> Dial:
         depth=max(6, min(64, round(12 * scale))),
         patience=max(6, round(10 * scale)),
         candidates=candidates if candidates is not None else max(48, math.ceil(5 * budget)),
-        seconds=0.9 * budget,
+        seconds=0.85 * budget,
         grace=0.05 * budget,
     )

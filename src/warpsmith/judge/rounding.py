@@ -74,6 +74,7 @@ _COMPOSITES: dict[Any, Callable[..., Any]] = get_decompositions(
         _aten.addmm,
         _aten.addmv,
         _aten.baddbmm,
+        _aten._scaled_dot_product_flash_attention_for_cpu,
     ]
 )
 
@@ -164,16 +165,20 @@ class Scatter(TorchDispatchMode):
         name = func._schema.name.partition("::")[2]
         if name in _MOVES or func.is_view or func._schema.is_mutable:
             return result
-        if not isinstance(result, torch.Tensor) or not result.is_floating_point():
-            return result
-        if name in _SUMS:
+        if isinstance(result, (tuple, list)):
+            return tuple(self._moved(one) for one in result)
+        if name in _SUMS and isinstance(result, torch.Tensor) and result.is_floating_point():
             return self._move_sum(func, name, result, args, kwargs)
-        return self.move(result)
+        return self._moved(result)
 
     def move(self, values: torch.Tensor) -> torch.Tensor:
         """Move each value that is not an integer by one relative unit roundoff up or down."""
         signs = self._draw(values) * (self._unit * (values != values.round()))
         return torch.addcmul(values, values, signs)
+
+    def _moved(self, result: Any) -> Any:
+        floating = isinstance(result, torch.Tensor) and result.is_floating_point()
+        return self.move(result) if floating else result
 
     def _draw(self, like: torch.Tensor) -> torch.Tensor:
         bits = torch.randint(0, 2, like.shape, generator=self._signs, dtype=torch.int8)

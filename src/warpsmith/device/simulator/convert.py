@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from warpsmith.device.simulator.fma import F4, F8, narrow, odd
+from warpsmith.device.simulator.fma import F4, F8, narrow, odd, two_sum
 
 Array = NDArray[Any]
 Function = Callable[..., Array]
@@ -125,10 +125,8 @@ def int_to_float(target: str, mode: str, source: np.dtype[Any]) -> Function:
     def convert(values: Array) -> Array:
         wide = values.astype(F8)
         if source.itemsize == 8:
-            back = np.where(np.abs(wide) < 2.0**62, wide, 0.0).astype(np.int64)
-            exact = values.astype(np.int64) if source.kind == "i" else (values & ~np.uint64(0)).view(np.int64)
-            error = np.where(np.abs(wide) < 2.0**62, (exact - back).astype(F8), 0.0)
-            wide = odd(wide, error)
+            high, low = values >> source.type(32), values & source.type(0xFFFFFFFF)
+            wide = odd(*two_sum(high.astype(F8) * 2.0**32, low.astype(F8)))
         if target == "f64":
             return wide
         if target == "f32":

@@ -25,7 +25,7 @@ from warpsmith.records import Finding, GpuSpec
 
 Array = NDArray[Any]
 CHUNK_THREADS = 16384
-QUANTUM = 200_000
+QUANTUM = 5_000
 
 
 @dataclass

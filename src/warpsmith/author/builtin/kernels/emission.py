@@ -80,9 +80,9 @@ class Scope:
 
 # Names that kernels use for themselves.
 _RESERVED = re.compile(
-    r"(i|k|j|row|col|lane|item|split|warp|t\d+|h\d+|v\d+|acc\d*|tile\w*|batch|depth\d*|m|n|first\w*|last|more|left|right|part|"
-    r"next\w*|start|step|group|column|slot|fetch|place|task|mine|before|carry|running|inside|float|double|int|"
-    r"bool|char|long|short|half|min|max|Vec|[A-Z_]+)"
+    r"(i|k|j|row|col|lane|item|split|warp|t\d+|h\d+|v\d+|acc\d*|tile\w*|batch|depth\d*|m|n|first\w*|last|more|left|right|"
+    r"part|next\w*|start|step|group|column|slot|fetch|place|task|mine|before|carry|total|slice|at|running|inside|float|"
+    r"double|int|bool|char|long|short|half|min|max|Vec|[A-Z_]+)"
 )
 
 

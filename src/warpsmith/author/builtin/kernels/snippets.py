@@ -122,26 +122,26 @@ template <typename A> __device__ A warp_reduce(A mine) {
     return mine;
 }""",
     "block_reduce": """// Merge over a block of whole warps; every thread gets the result.
-template <int WARPS, typename A> __device__ A block_reduce(A mine) {
-    __shared__ A partial[WARPS];
+template <int Warps, typename A> __device__ A block_reduce(A mine) {
+    __shared__ A partial[Warps];
     mine = warp_reduce(mine);
-    if constexpr (WARPS > 1) {
+    if constexpr (Warps > 1) {
         if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = mine;
         __syncthreads();
         mine = partial[0];
         #pragma unroll
-        for (int w = 1; w < WARPS; ++w) mine.merge(partial[w]);
+        for (int w = 1; w < Warps; ++w) mine.merge(partial[w]);
         __syncthreads();
     }
     return mine;
 }""",
     "column_reduce": """// Merge over threadIdx.y; every thread of a column gets the result.
-template <int WIDTH, int HEIGHT, typename A> __device__ A column_reduce(A mine) {
-    __shared__ A partial[HEIGHT][WIDTH];
+template <int Width, int Height, typename A> __device__ A column_reduce(A mine) {
+    __shared__ A partial[Height][Width];
     partial[threadIdx.y][threadIdx.x] = mine;
     __syncthreads();
     mine = partial[0][threadIdx.x];
-    for (int y = 1; y < HEIGHT; ++y) mine.merge(partial[y][threadIdx.x]);
+    for (int y = 1; y < Height; ++y) mine.merge(partial[y][threadIdx.x]);
     __syncthreads();
     return mine;
 }""",
@@ -168,8 +168,8 @@ template <typename A> __device__ A warp_scan(A mine, A& total) {
     return lane == 0 ? A::empty() : before;
 }""",
     "block_scan": """// Merge of the threads before this one in a block of whole warps; `total` becomes the merge over the block.
-template <int WARPS, typename A> __device__ A block_scan(A mine, A& total) {
-    __shared__ A partial[WARPS];
+template <int Warps, typename A> __device__ A block_scan(A mine, A& total) {
+    __shared__ A partial[Warps];
     const int warp = threadIdx.x / 32;
     A of_warp = A::empty();
     const A in_warp = warp_scan(mine, of_warp);
@@ -178,7 +178,7 @@ template <int WARPS, typename A> __device__ A block_scan(A mine, A& total) {
     A before = A::empty();
     total = A::empty();
     #pragma unroll
-    for (int w = 0; w < WARPS; ++w) {
+    for (int w = 0; w < Warps; ++w) {
         if (w < warp) before.merge(partial[w]);
         total.merge(partial[w]);
     }
@@ -187,24 +187,24 @@ template <int WARPS, typename A> __device__ A block_scan(A mine, A& total) {
     return before;
 }""",
     "column_scan": """// Merge of the threads of a column with a smaller threadIdx.y; `total` becomes the merge over the column.
-template <int WIDTH, int HEIGHT, typename A> __device__ A column_scan(A mine, A& total) {
-    __shared__ A partial[HEIGHT][WIDTH];
+template <int Width, int Height, typename A> __device__ A column_scan(A mine, A& total) {
+    __shared__ A partial[Height][Width];
     partial[threadIdx.y][threadIdx.x] = mine;
     __syncthreads();
     A before = A::empty();
     total = A::empty();
     #pragma unroll
-    for (int y = 0; y < HEIGHT; ++y) {
+    for (int y = 0; y < Height; ++y) {
         if (y < threadIdx.y) before.merge(partial[y][threadIdx.x]);
         total.merge(partial[y][threadIdx.x]);
     }
     __syncthreads();
     return before;
 }""",
-    "gathered": """// Merge what the PARTS blocks of one row left behind.
-template <int PARTS, typename A> __device__ A gathered(const A* parts, int row) {
-    A all = parts[row * PARTS];
-    for (int p = 1; p < PARTS; ++p) all.merge(parts[row * PARTS + p]);
+    "gathered": """// Merge what the Parts blocks of one row left behind.
+template <int Parts, typename A> __device__ A gathered(const A* parts, int row) {
+    A all = parts[row * Parts];
+    for (int p = 1; p < Parts; ++p) all.merge(parts[row * Parts + p]);
     return all;
 }""",
     "limits": """template <typename T> __device__ constexpr T lowest() {
