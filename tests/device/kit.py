@@ -18,9 +18,7 @@ from warpsmith.device.simulator import Simulator
 from warpsmith.records import BoundLaunch, BoundPlan, Build, Execution, TensorSpec
 
 GPU = gpu("H100")
-INCLUDE = next(
-    folder for folder in (Path(root) / "cu13" / "include" for root in nvidia.__path__) if folder.exists()
-)
+INCLUDE = next(folder for folder in (Path(root) / "cu13" / "include" for root in nvidia.__path__) if folder.exists())
 SIMULATOR = Simulator(GPU)
 
 
@@ -73,9 +71,7 @@ def run_ptx(
     budget: int | None = 200_000_000,
 ) -> Execution:
     plan = BoundPlan(tuple(scratch), tuple(launches))
-    return SIMULATOR.run(
-        build(ptx), plan, inputs, outputs, fill=fill, sanitize=sanitize, count=count, budget=budget
-    )
+    return SIMULATOR.run(build(ptx), plan, inputs, outputs, fill=fill, sanitize=sanitize, count=count, budget=budget)
 
 
 def run(

@@ -177,7 +177,9 @@ def test_f32_roots_and_reciprocals_in_every_rounding_mode(name, mode):
 @pytest.mark.parametrize("name", ["add", "mul", "div", "fma"])
 def test_f64_in_directed_rounding_modes(name, mode):
     random = np.random.default_rng(2)
-    columns = [random.standard_normal(60) * 2.0 ** random.integers(-40, 40, 60) for _ in range(3 if name == "fma" else 2)]
+    columns = [
+        random.standard_normal(60) * 2.0 ** random.integers(-40, 40, 60) for _ in range(3 if name == "fma" else 2)
+    ]
     operands = ", ".join(f"{{{number}}}" for number in range(len(columns)))
     got = instruction(f"{name}.{mode}.f64 {{d}}, {operands};", columns, "f8")
     exact = {
@@ -224,7 +226,9 @@ def test_min_and_max_know_nan_and_signed_zero(text, expected):
     assert all(same(x, y) for x, y in zip(got.tolist(), expected))
 
 
-@pytest.mark.parametrize("name", ["ex2.approx.ftz", "lg2.approx.ftz", "sin.approx", "cos.approx", "rsqrt.approx", "tanh.approx"])
+@pytest.mark.parametrize(
+    "name", ["ex2.approx.ftz", "lg2.approx.ftz", "sin.approx", "cos.approx", "rsqrt.approx", "tanh.approx"]
+)
 def test_approximate_functions_are_close(name):
     values = np.linspace(0.1, 3.0, 300).astype("f4")
     reference = {

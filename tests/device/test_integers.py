@@ -246,9 +246,29 @@ def test_unsigned_comparisons_are_unsigned():
 
 
 @pytest.mark.parametrize("mode", ["rni", "rzi", "rmi", "rpi"])
-@pytest.mark.parametrize(("kind", "bits"), [("s8", 8), ("u8", 8), ("s16", 16), ("u16", 16), ("s32", 32), ("u32", 32), ("s64", 64), ("u64", 64)])
+@pytest.mark.parametrize(
+    ("kind", "bits"),
+    [("s8", 8), ("u8", 8), ("s16", 16), ("u16", 16), ("s32", 32), ("u32", 32), ("s64", 64), ("u64", 64)],
+)
 def test_floats_to_integers_round_and_clamp(mode, kind, bits):
-    values = [0.0, -0.5, 0.5, 1.5, 2.5, -1.5, 127.5, 128.5, -129.0, 65535.7, 2.0**31, -(2.0**31), 4e9, -4e9, 1e19, 2.0**63]
+    values = [
+        0.0,
+        -0.5,
+        0.5,
+        1.5,
+        2.5,
+        -1.5,
+        127.5,
+        128.5,
+        -129.0,
+        65535.7,
+        2.0**31,
+        -(2.0**31),
+        4e9,
+        -4e9,
+        1e19,
+        2.0**63,
+    ]
     values += [2.0**64, -1e30, math.inf, -math.inf]
     width = max(bits, 32)
     got = instruction(f"cvt.{mode}.{kind}.f32 {{d}}, {{0}};", [np.array(values, "f4")], f"u{width // 8}")
@@ -271,7 +291,12 @@ def test_nan_to_integers_as_the_isa_says():
 def test_integers_to_f32_in_every_rounding_mode(mode, kind):
     bits = int(kind[1:])
     random = np.random.default_rng(bits)
-    values = [int(v) >> int(s) for v, s in zip(random.integers(0, 2**bits, 200, np.uint64 if bits == 64 else np.uint32), random.integers(0, bits, 200))]
+    values = [
+        int(v) >> int(s)
+        for v, s in zip(
+            random.integers(0, 2**bits, 200, np.uint64 if bits == 64 else np.uint32), random.integers(0, bits, 200)
+        )
+    ]
     values += [0, 1, 2**bits - 1, 2 ** (bits - 1), 2**24 + 1, 2**25 + 2]
     got = instruction(f"cvt.{mode}.f32.{kind} {{d}}, {{0}};", [np.array(values, f"u{bits // 8}")], "f4")
     for value, result in zip(values, got.tolist()):
@@ -280,9 +305,15 @@ def test_integers_to_f32_in_every_rounding_mode(mode, kind):
 
 
 @pytest.mark.parametrize("mode", ["rn", "rz"])
-@pytest.mark.parametrize(("kind", "bits", "least", "largest"), [("f16", 11, -24, LARGEST_16), ("bf16", 8, -133, LARGEST_BF16)])
+@pytest.mark.parametrize(
+    ("kind", "bits", "least", "largest"), [("f16", 11, -24, LARGEST_16), ("bf16", 8, -133, LARGEST_BF16)]
+)
 @settings(max_examples=20, deadline=None)
-@given(values=st.lists(st.integers(0, 2**32 - 1).map(single) | st.floats(-70000, 70000, width=32), min_size=50, max_size=50))
+@given(
+    values=st.lists(
+        st.integers(0, 2**32 - 1).map(single) | st.floats(-70000, 70000, width=32), min_size=50, max_size=50
+    )
+)
 def test_f32_to_half_formats(mode, kind, bits, least, largest, values):
     got = instruction(f"cvt.{mode}.{kind}.f32 {{d}}, {{0}};", [np.array(values, "f4")], "u2")
     for value, result in zip(values, got.tolist()):
@@ -295,7 +326,9 @@ def test_f32_to_half_formats(mode, kind, bits, least, largest, values):
 def test_f64_to_f16_is_rounded_once():
     # Halfway between two float16 numbers once rounded to float32, a little above in float64.
     value = 1.0 + 2.0**-11 + 2.0**-40
-    assert instruction("cvt.rn.f16.f64 {d}, {0};", [np.array([value])], "u2").view(np.float16).tolist() == [1 + 2.0**-10]
+    assert instruction("cvt.rn.f16.f64 {d}, {0};", [np.array([value])], "u2").view(np.float16).tolist() == [
+        1 + 2.0**-10
+    ]
 
 
 def test_packed_conversion_puts_the_first_source_on_top():

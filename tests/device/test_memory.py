@@ -15,7 +15,9 @@ from warpsmith.records import DTYPE_BYTES, TensorSpec
 HEADER = 'extern "C" __global__ void k'
 
 
-@pytest.mark.parametrize("kind", ["char", "unsigned char", "short", "unsigned short", "int", "long long", "float", "double"])
+@pytest.mark.parametrize(
+    "kind", ["char", "unsigned char", "short", "unsigned short", "int", "long long", "float", "double"]
+)
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_loads_and_stores_of_every_width(kind, width):
     dtype = {"char": np.int8, "unsigned char": np.uint8, "short": np.int16, "unsigned short": np.uint16,
@@ -23,10 +25,13 @@ def test_loads_and_stores_of_every_width(kind, width):
     size = np.dtype(dtype).itemsize * width
     if size > 16:
         pytest.skip("no such vector")
-    source = HEADER + f"""(const char* x, char* out, const int* order) {{
+    source = (
+        HEADER
+        + f"""(const char* x, char* out, const int* order) {{
         struct alignas({size}) V {{ {kind} a[{width}]; }};
         int i = threadIdx.x; V v = ((const V*)x)[order[i]]; for (int j = 0; j < {width}; j++) v.a[j] += ({kind})1; ((V*)out)[i] = v;
     }}"""
+    )
     random = np.random.default_rng(width)
     order = random.permutation(64)
     x = random.integers(0, 100, 64 * width).astype(dtype)
@@ -37,13 +42,11 @@ def test_loads_and_stores_of_every_width(kind, width):
 
 
 def test_signed_bytes_are_extended():
-    text = ".reg .b64 %q; cvt.u64.u32 %q, {0}; .reg .b64 %b; ld.param.u64 %b, [k_0]; add.s64 %q, %q, %b; ld.global.s8 {d}, [%q];"
-    got = instruction(text, [np.array([0, 1, 2, 0x80], np.uint32)], "i4")
-    assert got.tolist() == [0, 0, 0, 0]
-    packed = np.array([0, 0x80FF7F01, 0, 0], np.uint32)
-    offsets = text.replace("cvt.u64.u32 %q, {0};", "mov.u64 %q, 4; ")
-    assert instruction(offsets, [packed], "i4").tolist() == [1, 1, 1, 1]
-    assert instruction(offsets.replace("%q, 4", "%q, 7"), [packed], "i4").tolist() == [-128] * 4
+    # The first source is read again, byte by byte: those of 0x80FF7F01 in turn.
+    text = ".reg .b64 %q; .reg .b64 %b; ld.param.u64 %b, [k_0]; cvt.u64.u32 %q, {1}; add.s64 %q, %q, %b; ld.global.SIGN8 {d}, [%q];"
+    bytes_and_offsets = [np.full(4, 0x80FF7F01, np.uint32), np.arange(4, dtype=np.uint32)]
+    assert instruction(text.replace("SIGN", "s"), bytes_and_offsets, "i4").tolist() == [1, 127, -1, -128]
+    assert instruction(text.replace("SIGN", "u"), bytes_and_offsets, "i4").tolist() == [1, 127, 255, 128]
 
 
 def test_static_dynamic_and_constant_memory():
@@ -55,7 +58,15 @@ def test_static_dynamic_and_constant_memory():
         out[i] = fixed[63 - i] + dynamic[(i + 1) % 64] + table[i % 4] + bias[i % 3] + zeros[i & 1] + bytes[i % 3] + where[i & 1];
     }"""
     i = np.arange(64)
-    expected = 63 - i - (i + 1) % 64 + np.array([1.5, 2.5, 3.5, 4.5])[i % 4] + (10, 20, 30) @ (i % 3 == np.arange(3)[:, None]) + i % 3 + 1
+    expected = (
+        63
+        - i
+        - (i + 1) % 64
+        + np.array([1.5, 2.5, 3.5, 4.5])[i % 4]
+        + (10, 20, 30) @ (i % 3 == np.arange(3)[:, None])
+        + i % 3
+        + 1
+    )
     expected = expected + np.where(i & 1, 30, 20)
     got = clean(run(source, launch("k", 1, 64, ["out"], 256), {}, [spec("out", 64)], sanitize=True))["out"]
     assert got.tolist() == expected.tolist()
@@ -69,7 +80,10 @@ def test_module_variables_begin_afresh_with_every_call():
 
 
 def test_scalars_take_the_type_of_the_parameter():
-    source = HEADER + "(float* out, float a, double b, long long c, int d, unsigned char e, bool f) { out[0] = a + b + c + d + e + f; }"
+    source = (
+        HEADER
+        + "(float* out, float a, double b, long long c, int d, unsigned char e, bool f) { out[0] = a + b + c + d + e + f; }"
+    )
     execution = run(source, launch("k", 1, 1, ["out", 3, -2, 2**40, -(2**30), 200, 1]), {}, [spec("out", 1)])
     assert clean(execution)["out"].item() == np.float32(3 - 2 + 2**40 - 2**30 + 200 + 1)
 
@@ -86,19 +100,28 @@ def test_generic_pointers_to_several_spaces():
     x = torch.randint(0, 50, (64,)).float()
     expected = []
     for i in range(64):
-        four = [x[i % 60 + j] for j in range(4)] if i % 3 == 0 else [2 * x[i % 60 + j] for j in range(4)] if i % 3 == 1 else [x[(i + j) % 64] for j in range(4)]
+        four = (
+            [x[i % 60 + j] for j in range(4)]
+            if i % 3 == 0
+            else [2 * x[i % 60 + j] for j in range(4)]
+            if i % 3 == 1
+            else [x[(i + j) % 64] for j in range(4)]
+        )
         expected.append(float(sum(four)) + 1.5 + (2 * float(x[i]) if i % 2 else 0))
     got = clean(run(source, launch("k", 1, 64, ["x", "out"]), {"x": x}, [spec("out", 64)], sanitize=True))["out"]
     assert got.tolist() == expected
 
 
 def test_asynchronous_copies():
-    source = HEADER + """(const float4* x, float4* out, int n) {
+    source = (
+        HEADER
+        + """(const float4* x, float4* out, int n) {
         __shared__ float4 s[32]; int i = threadIdx.x; unsigned to = __cvta_generic_to_shared(s + i);
         asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(to), "l"(x + i), "r"(i < n ? 16 : 4 * (i % 4)) : "memory");
         asm volatile("cp.async.commit_group;" ::); asm volatile("cp.async.wait_group 0;" ::: "memory");
         __syncthreads(); out[i] = s[31 - i];
     }"""
+    )
     x = torch.randn(32, 4)
     kept = torch.tensor([[1.0] * 4 if i < 20 else [float(j < i % 4) for j in range(4)] for i in range(32)])
     execution = run(source, launch("k", 1, 32, ["x", "out", 20]), {"x": x}, [spec("out", (32, 4))])
@@ -110,8 +133,14 @@ def test_asynchronous_copies():
 
 def finding(body: str, *, size: int = 64, block: int = 64, grid: int = 1, n: int = 64, extra: str = "", **options):
     """Run k(x, out, n) with one source line per line of `body`, line 1 the first; return the only finding."""
-    source = f'{extra}extern "C" __global__ void k(const float* x, float* out, int n) {{ int i = blockIdx.x * blockDim.x + threadIdx.x;' + body + "}"
-    execution = run(source, launch("k", grid, block, ["x", "out", n]), {"x": torch.ones(size)}, [spec("out", size)], **options)
+    source = (
+        f'{extra}extern "C" __global__ void k(const float* x, float* out, int n) {{ int i = blockIdx.x * blockDim.x + threadIdx.x;'
+        + body
+        + "}"
+    )
+    execution = run(
+        source, launch("k", grid, block, ["x", "out", n]), {"x": torch.ones(size)}, [spec("out", size)], **options
+    )
     assert len(execution.findings) == 1, execution.findings
     return execution.findings[0]
 
@@ -132,7 +161,11 @@ def test_reading_past_the_end_names_the_line_the_thread_and_the_buffer():
         ("out[(long long)i << 40] = 1;", "out_of_bounds", "far from every buffer"),
         ("*(int*)((char*)out + i) = 1;", "misaligned", "not a multiple of 4"),
         ("*(float4*)(out + (i & 31)) = float4();", "misaligned", "not a multiple of 16"),
-        ("__shared__ float s[16]; s[i + n - 64] = 1; __syncthreads(); out[i] = s[0];", "out_of_bounds", "shared memory, which has 64"),
+        (
+            "__shared__ float s[16]; s[i + n - 64] = 1; __syncthreads(); out[i] = s[0];",
+            "out_of_bounds",
+            "shared memory, which has 64",
+        ),
         ("float l[8]; for (int j = 0; j < 8; j++) l[j] = x[j]; out[i] = l[i];", "out_of_bounds", "local memory"),
         ("atomicAdd(out + 64, 1.0f);", "out_of_bounds", "accesses 4 bytes"),
     ],
@@ -152,7 +185,9 @@ def test_what_a_kernel_does_to_inputs_and_guards_shows():
 
 def test_what_nobody_writes_stays_poisoned():
     source = HEADER + "(float* out) { out[0] = 1; }"
-    one, other = (run(source, launch("k", 1, 1, ["out"]), {}, [spec("out", 4)], fill=fill).outputs["out"] for fill in (1, 2))
+    one, other = (
+        run(source, launch("k", 1, 1, ["out"]), {}, [spec("out", 4)], fill=fill).outputs["out"] for fill in (1, 2)
+    )
     assert one[0] == 1 and torch.isnan(one[1:]).all() and torch.isnan(other[1:]).all()
     assert one.view(torch.int32).tolist() != other.view(torch.int32).tolist()
 

@@ -142,7 +142,10 @@ def test_atomics_do_not_race_with_each_other_but_with_plain_accesses():
     ],
 )
 def test_reading_what_nobody_wrote(body, line):
-    found = findings('extern "C" __global__ void k(const float* x, float* out, int n) { int i = threadIdx.x;\n' + body + "\n}", block=64)
+    found = findings(
+        'extern "C" __global__ void k(const float* x, float* out, int n) { int i = threadIdx.x;\n' + body + "\n}",
+        block=64,
+    )
     uninitialised = [one for one in found if one.kind == "uninitialised"]
     assert [one.line for one in uninitialised] == [line]
 
@@ -179,7 +182,10 @@ def test_threads_of_a_block_at_different_barriers():
         }
     }"""
     (found,) = findings(source)
-    assert (found.kind, found.line) == ("barrier_divergence", 6) or (found.kind, found.line) == ("barrier_divergence", 4)
+    assert (found.kind, found.line) == ("barrier_divergence", 6) or (found.kind, found.line) == (
+        "barrier_divergence",
+        4,
+    )
 
 
 def test_a_shuffle_from_a_thread_that_takes_no_part():

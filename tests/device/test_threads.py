@@ -23,7 +23,9 @@ def one(source: str, inputs, size: int, grid=1, block=128, *, shared: int = 0, e
 
 
 def test_nested_branches_and_early_return():
-    source = HEADER + """(const int* x, int* out, int n) {
+    source = (
+        HEADER
+        + """(const int* x, int* out, int n) {
         int i = blockIdx.x * blockDim.x + threadIdx.x;
         if (i >= n) return;
         int v = x[i], r = 0;
@@ -31,30 +33,44 @@ def test_nested_branches_and_early_return():
         else if (v == 0) r = 7; else r = v - 1;
         out[i] = r + 1;
     }"""
+    )
     x = np.random.default_rng(0).integers(-5, 100, 300)
-    expected = [12345 if v > 50 and v % 2 == 0 else (v * 3 if v > 0 and v % 2 else -v if v > 0 else 7 if v == 0 else v - 1) + 1 for v in x]
+    expected = [
+        12345 if v > 50 and v % 2 == 0 else (v * 3 if v > 0 and v % 2 else -v if v > 0 else 7 if v == 0 else v - 1) + 1
+        for v in x
+    ]
     assert one(source, {"x": ints(x)}, 300, 3, extra=(300,)).tolist() == expected
 
 
 def test_loops_with_a_trip_count_for_each_thread():
-    source = HEADER + """(const int* x, int* out) {
+    source = (
+        HEADER
+        + """(const int* x, int* out) {
         int i = threadIdx.x, steps = 0; long long n = x[i];
         while (n != 1) { if (n & 1) n = 3 * n + 1; else n >>= 1; if (++steps == 90) break; if (n > 4000) continue; }
         out[i] = steps;
     }"""
+    )
+
     def steps(n):
         count = 0
         while n != 1 and count < 90:
             n = 3 * n + 1 if n & 1 else n >> 1
             count += 1
         return count
+
     x = np.arange(1, 129)
     assert one(source, {"x": ints(x)}, 128).tolist() == [steps(int(v)) for v in x]
 
 
 def test_a_dense_switch_becomes_an_indexed_branch():
     cases = "".join(f"case {n}: r = x[i] * {n * n + 1} + {n}; out[i + 128] = {n}; break;" for n in range(12))
-    source = HEADER + "(const int* x, int* out) { int i = threadIdx.x, r; switch (x[i]) {" + cases + "default: r = -1; } out[i] = r; }"
+    source = (
+        HEADER
+        + "(const int* x, int* out) { int i = threadIdx.x, r; switch (x[i]) {"
+        + cases
+        + "default: r = -1; } out[i] = r; }"
+    )
     x = np.random.default_rng(1).integers(0, 15, 128)
     got = one(source, {"x": ints(x)}, 256)[:128]
     assert got.tolist() == [int(v * (v * v + 1) + v) if v < 12 else -1 for v in x]
@@ -92,13 +108,16 @@ def test_device_functions_with_structs_and_guarded_calls():
 
 
 def test_local_arrays_with_computed_indices():
-    source = HEADER + """(const int* x, int* out) {
+    source = (
+        HEADER
+        + """(const int* x, int* out) {
         int i = threadIdx.x, a[24];
         for (int j = 0; j < 24; j++) a[j] = j * i;
         a[x[i]] += 1000; int s = 0;
         for (int j = x[i] - 1; j <= x[i] + 1; j++) s += a[(j + 24) % 24];
         out[i] = s;
     }"""
+    )
     x = np.random.default_rng(3).integers(0, 24, 128)
     expected = [sum((j + 24) % 24 * i for j in (v - 1, v, v + 1)) + 1000 for i, v in enumerate(x.tolist())]
     assert one(source, {"x": ints(x)}, 128).tolist() == expected
@@ -106,7 +125,9 @@ def test_local_arrays_with_computed_indices():
 
 @pytest.mark.parametrize("block", [32, 96, 100, 256])
 def test_block_reduction_through_shared_memory_and_shuffles(block):
-    source = HEADER + """(const int* x, int* out) {
+    source = (
+        HEADER
+        + """(const int* x, int* out) {
         extern __shared__ int s[]; __shared__ int total;
         int i = threadIdx.x, v = x[blockIdx.x * blockDim.x + i];
         s[i] = v; if (i == 0) total = 0; __syncthreads();
@@ -117,6 +138,7 @@ def test_block_reduction_through_shared_memory_and_shuffles(block):
         __syncthreads();
         out[blockIdx.x * blockDim.x + i] = total + left;
     }"""
+    )
     x = np.random.default_rng(4).integers(-1000, 1000, (5, block))
     left = np.concatenate([np.zeros((5, 1), int), x[:, :-1]], axis=1)
     got = one(source, {"x": ints(x.reshape(-1))}, x.size, 5, block, shared=4 * block)
@@ -124,21 +146,27 @@ def test_block_reduction_through_shared_memory_and_shuffles(block):
 
 
 def test_threads_that_ended_do_not_hold_up_a_barrier():
-    source = HEADER + """(int* out) {
+    source = (
+        HEADER
+        + """(int* out) {
         __shared__ int s[128]; int i = threadIdx.x;
         if (i >= 100) return;
         s[i] = i; __syncthreads(); out[i] = s[99 - i];
     }"""
+    )
     assert one(source, {}, 100).tolist() == list(range(99, -1, -1))
 
 
 def test_shuffles_in_divergent_code_see_only_their_members():
-    source = HEADER + """(int* out) {
+    source = (
+        HEADER
+        + """(int* out) {
         int i = threadIdx.x, r;
         if (i % 2) r = __shfl_sync(0xaaaaaaaa, i, (i & 31) ^ 2); else r = __shfl_up_sync(0x55555555, i, 4) * 1000;
         r += __shfl_xor_sync(0xffffffff, i, 31);
         out[i] = r;
     }"""
+    )
     expected = []
     for i in range(64):
         lane, warp = i % 32, i // 32 * 32
@@ -149,27 +177,38 @@ def test_shuffles_in_divergent_code_see_only_their_members():
 
 @pytest.mark.parametrize("width", [4, 8, 32])
 def test_shuffle_modes_and_widths(width):
-    source = HEADER + f"""(const int* x, int* out) {{
+    source = (
+        HEADER
+        + f"""(const int* x, int* out) {{
         int i = threadIdx.x, v = x[i];
         out[i] = __shfl_sync(~0u, v, 3, {width}); out[i + 64] = __shfl_up_sync(~0u, v, 2, {width});
         out[i + 128] = __shfl_down_sync(~0u, v, 3, {width}); out[i + 192] = __shfl_xor_sync(~0u, v, 1, {width});
     }}"""
+    )
     x = np.random.default_rng(5).integers(0, 1000, 64)
     base = np.arange(64) // width * width
     at = np.arange(64) - base
-    expected = [base + 3 % width, base + np.where(at >= 2, at - 2, at), base + np.where(at + 3 < width, at + 3, at), base + (at ^ 1)]
+    expected = [
+        base + 3 % width,
+        base + np.where(at >= 2, at - 2, at),
+        base + np.where(at + 3 < width, at + 3, at),
+        base + (at ^ 1),
+    ]
     got = one(source, {"x": ints(x)}, 256, 1, 64).reshape(4, 64)
     for row, index in zip(got, expected):
         assert row.tolist() == x[index].tolist()
 
 
 def test_votes_matches_and_warp_reductions():
-    source = HEADER + """(const int* x, int* out) {
+    source = (
+        HEADER
+        + """(const int* x, int* out) {
         int i = threadIdx.x, v = x[i]; unsigned all = ~0u; int agree;
         out[i] = __ballot_sync(all, v > 4); out[i + 64] = __any_sync(all, v == 9) * 2 + __all_sync(all, v < 10);
         out[i + 128] = __match_any_sync(all, v); out[i + 192] = __reduce_max_sync(all, v);
         out[i + 256] = __reduce_add_sync(all, v); out[i + 320] = __match_all_sync(all, i / 32, &agree) + agree;
     }"""
+    )
     x = np.random.default_rng(6).integers(0, 10, 64)
     got = one(source, {"x": ints(x)}, 384, 1, 64).reshape(6, 2, 32).view(np.uint32)
     for warp in range(2):
@@ -183,10 +222,13 @@ def test_votes_matches_and_warp_reductions():
 
 
 def test_barrier_reductions():
-    source = HEADER + """(const int* x, int* out) {
+    source = (
+        HEADER
+        + """(const int* x, int* out) {
         int i = threadIdx.x, v = x[blockIdx.x * 96 + i];
         out[blockIdx.x * 96 + i] = __syncthreads_count(v > 4) * 4 + (__syncthreads_or(v == 9) != 0) * 2 + (__syncthreads_and(v > 0) != 0);
     }"""
+    )
     x = np.random.default_rng(7).integers(0, 10, (3, 96))
     x[1] = 5
     expected = (x > 4).sum(1) * 4 + (x == 9).any(1) * 2 + (x > 0).all(1)
@@ -194,12 +236,15 @@ def test_barrier_reductions():
 
 
 def test_named_barriers_synchronise_part_of_a_block():
-    source = HEADER + """(int* out) {
+    source = (
+        HEADER
+        + """(int* out) {
         __shared__ int s[128]; int i = threadIdx.x, half = i / 64;
         s[i] = i * 3;
         if (half == 0) asm volatile("bar.sync 1, 64;" ::: "memory"); else asm volatile("bar.sync 2, 64;" ::: "memory");
         out[i] = s[half * 64 + 63 - i % 64];
     }"""
+    )
     assert one(source, {}, 128, sanitize=True).tolist() == [(i // 64 * 64 + 63 - i % 64) * 3 for i in range(128)]
 
 
@@ -258,13 +303,16 @@ def test_float_atomics_add_up():
 
 
 def test_a_spin_lock_within_a_warp_makes_progress():
-    source = HEADER + """(int* out) {
+    source = (
+        HEADER
+        + """(int* out) {
         __shared__ int lock, count; int i = threadIdx.x;
         if (i == 0) { lock = 0; count = 0; } __syncthreads();
         bool done = false;
         while (!done) { if (atomicCAS(&lock, 0, 1) == 0) { count = count + 1; __threadfence_block(); atomicExch(&lock, 0); done = true; } }
         __syncthreads(); out[i] = count;
     }"""
+    )
     assert one(source, {}, 64, 1, 64, budget=20_000_000).tolist() == [64] * 64
 
 
@@ -296,11 +344,14 @@ def test_a_trap_is_a_finding_with_its_line():
 
 
 def test_indices_in_three_dimensions():
-    source = HEADER + """(int* out) {
+    source = (
+        HEADER
+        + """(int* out) {
         int b = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
         int t = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
         out[b * 24 + t] = blockIdx.x + 10 * blockIdx.y + 100 * blockIdx.z + 1000 * threadIdx.x + 10000 * threadIdx.y + 100000 * threadIdx.z;
     }"""
+    )
     got = one(source, {}, 24 * 24, (2, 3, 4), (4, 3, 2)).reshape(4, 3, 2, 2, 3, 4)
     bz, by, bx, tz, ty, tx = np.indices(got.shape)
     assert (got == bx + 10 * by + 100 * bz + 1000 * tx + 10000 * ty + 100000 * tz).all()

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 import torch
 
 from warpsmith.judge.mixtures import draw_any
-from warpsmith.judge.rounding import CORRELATED, UNIT_ROUNDOFF, scattered
+from warpsmith.judge.rounding import CORRELATED, UNIT_ROUNDOFF, scattered, scatterings
 from warpsmith.judge.ties import Ranking, rankings
 from warpsmith.records import Arg, Graph, Ref, Task, digest
 from warpsmith.task import evaluate
 
-REPLICAS = 8
 FLIP_REPLICAS = 16
 FLIP_AMPLITUDE = 8.0
 POOL = 2
@@ -75,9 +74,10 @@ def refer(task: Task, family: str, seed: int, arguments: Mapping[str, torch.Tens
     floating = [spec for spec in task.graph.results if spec.dtype in UNIT_ROUNDOFF]
     discrete = [spec for spec in task.graph.results if spec.dtype not in UNIT_ROUNDOFF]
     squares = {spec.name: torch.zeros_like(expected[spec.name]) for spec in floating}
+    replicas = 0
     if floating:
-        for replica in range(REPLICAS):
-            moved = scattered(task, arguments, seed * REPLICAS + replica, correlated=correlated)
+        for moved in scatterings(task, arguments, seed, correlated=correlated):
+            replicas += 1
             for spec in floating:
                 step = (moved[spec.name] - expected[spec.name]).nan_to_num_(0.0, 0.0, 0.0)
                 squares[spec.name].addcmul_(step, step)
@@ -93,7 +93,7 @@ def refer(task: Task, family: str, seed: int, arguments: Mapping[str, torch.Tens
     due: dict[str, Due] = {}
     for spec in floating:
         rounding = expected[spec.name].abs().nan_to_num(0.0, 0.0, 0.0) * UNIT_ROUNDOFF[spec.dtype]
-        unit = torch.sqrt(squares[spec.name] / REPLICAS + rounding.square())
+        unit = torch.sqrt(squares[spec.name] / replicas + rounding.square())
         due[spec.name] = Due(spec.dtype, expected[spec.name], eager[spec.name], unit, None)
     for spec in discrete:
         alternatives = torch.stack(flips[spec.name])

@@ -21,7 +21,9 @@ rounding inside an unnamed operator that sums many terms (its error then counts 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -37,6 +39,9 @@ UNIT_ROUNDOFF: Mapping[str, float] = {
     "float16": 2.0**-11,
     "bfloat16": 2.0**-8,
 }
+MOST_REPLICAS = 8
+LEAST_REPLICAS = 4
+"""With fewer, chance alone would make some element's scatter a thirtieth of what it should be."""
 TF32_ROUNDOFF = 2.0**-11
 CORRELATED = frozenset({"equal", "alternating", "sorted", "duplicates", "zeros_subnormals"})
 
@@ -134,16 +139,30 @@ _SUMS: Mapping[str, Callable[[torch.Tensor, Sequence[Any]], int]] = {
     "_adaptive_avg_pool3d": _extent,
 }
 _MATRIX_PRODUCTS = frozenset({"mm", "bmm", "mv", "dot"})
+_POOL = 1 << 20
+_OPERATIONS = 4000
 _MEANS = frozenset({"mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d"})
 _SQUARES = frozenset({"var"})
 
 
+@cache
+def _pool() -> torch.Tensor:
+    """Random signs, the same in every process."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 2, (_POOL,), generator=generator, dtype=torch.int8).double().mul_(2).sub_(1)
+
+
 class Scatter(TorchDispatchMode):
-    """Moves every arithmetic result by about one unit roundoff, times `amplitude`, while it is entered."""
+    """Moves every arithmetic result by about one unit roundoff, times `amplitude`, while it is entered.
+
+    `operations` counts what was dispatched so far.
+    """
 
     def __init__(self, task: Task, seed: int, *, correlated: bool, amplitude: float = 1.0) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._signs = torch.Generator().manual_seed(seed)
+        self.operations = 0
+        self._places = random.Random(seed)
+        self._large = torch.Generator().manual_seed(seed)
         self._unit = working_roundoff(task.graph) * amplitude
         self._significand = 1.0 / working_roundoff(task.graph)
         self._correlated = correlated
@@ -161,9 +180,16 @@ class Scatter(TorchDispatchMode):
         if decomposition is not None:
             with self:
                 return decomposition(*args, **kwargs)
-        result = func(*args, **kwargs)
         name = func._schema.name.partition("::")[2]
-        if name in _MOVES or func.is_view or func._schema.is_mutable:
+        moves = name in _MOVES or func.is_view or func._schema.is_mutable
+        if not moves and name not in _SUMS:
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        result = func(*args, **kwargs)
+        self.operations += 1
+        if moves:
             return result
         if isinstance(result, (tuple, list)):
             return tuple(self._moved(one) for one in result)
@@ -173,16 +199,21 @@ class Scatter(TorchDispatchMode):
 
     def move(self, values: torch.Tensor) -> torch.Tensor:
         """Move each value that is not an integer by one relative unit roundoff up or down."""
-        signs = self._draw(values) * (self._unit * (values != values.round()))
-        return torch.addcmul(values, values, signs)
+        moved = torch.addcmul(values, values, self._draw(values), value=self._unit)
+        return torch.where(values == values.round(), values, moved)
 
     def _moved(self, result: Any) -> Any:
         floating = isinstance(result, torch.Tensor) and result.is_floating_point()
         return self.move(result) if floating else result
 
     def _draw(self, like: torch.Tensor) -> torch.Tensor:
-        bits = torch.randint(0, 2, like.shape, generator=self._signs, dtype=torch.int8)
-        return bits.to(like.dtype).mul_(2).sub_(1)
+        """Return a random sign for each element: a window at a random place of a pool, or all new for large tensors."""
+        pool, count = _pool(), like.numel()
+        if 2 * count > pool.numel():
+            bits = torch.randint(0, 2, like.shape, generator=self._large, dtype=torch.int8)
+            return bits.to(like.dtype).mul_(2).sub_(1)
+        start = self._places.randrange(pool.numel() - count)
+        return pool[start : start + count].view(like.shape)
 
     def _move_sum(
         self, func: Any, name: str, result: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -228,7 +259,25 @@ def scattered(
     Arguments move as well unless `move_arguments` is false: a program that returns the exact answer for inputs that
     differ from ours by a rounding error is right.
     """
-    mode = Scatter(task, seed, correlated=correlated, amplitude=amplitude)
+    return _scatter(Scatter(task, seed, correlated=correlated, amplitude=amplitude), task, arguments, move_arguments)
+
+
+def scatterings(
+    task: Task, arguments: Mapping[str, torch.Tensor], seed: int, *, correlated: bool
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Evaluate the task several times, each time with other rounding errors: fewer times the longer its graph."""
+    count = most = MOST_REPLICAS
+    for replica in range(most):
+        if replica >= count:
+            return
+        mode = Scatter(task, seed * most + replica, correlated=correlated)
+        yield _scatter(mode, task, arguments, True)
+        count = max(LEAST_REPLICAS, min(most, _OPERATIONS // max(1, mode.operations)))
+
+
+def _scatter(
+    mode: Scatter, task: Task, arguments: Mapping[str, torch.Tensor], move_arguments: bool
+) -> dict[str, torch.Tensor]:
     given = {
         name: mode.move(value.double()) if move_arguments and value.is_floating_point() else value
         for name, value in arguments.items()

@@ -181,7 +181,8 @@ def _mul24(instruction: Instruction) -> Operation:
         eight = a.dtype.type(8)
         product = ((a << eight) >> eight).astype(wide) * ((b << eight) >> eight)
         result = (product if part == "lo" else product >> wide.type(16)).astype(a.dtype)
-        return result + c[0] if c else result
+        result: Array = result + c[0] if c else result
+        return result
 
     count = 2 if instruction.opcode == "mul24" else 3
     return operation(apply, (kind,) * count, kind, "int")
@@ -348,7 +349,8 @@ def _xor_sign(two: Function) -> Function:
     def apply(a: Array, b: Array) -> Array:
         negative = np.signbit(a) ^ np.signbit(b)
         extreme = two(np.abs(a), np.abs(b))
-        return np.where(negative, -extreme, extreme)
+        result: Array = np.where(negative, -extreme, extreme)
+        return result
 
     return apply
 
@@ -497,15 +499,15 @@ OPERATIONS: dict[str, Callable[[Instruction], Operation]] = {
     "fma": _fma,
     "div": _div,
     "rem": _rem,
-    **{name: _special for name in SPECIAL},
+    **dict.fromkeys(SPECIAL, _special),
     "neg": _sign,
     "abs": _sign,
     "min": _extreme,
     "max": _extreme,
-    **{name: _logic for name in ("and", "or", "xor", "not", "cnot")},
+    **dict.fromkeys(("and", "or", "xor", "not", "cnot"), _logic),
     "shl": _shift,
     "shr": _shift,
-    **{name: _bits for name in ("bfe", "bfi", "brev", "clz", "popc", "bfind", "sad", "prmt", "shf", "dp4a", "dp2a")},
+    **dict.fromkeys(("bfe", "bfi", "brev", "clz", "popc", "bfind", "sad", "prmt", "shf", "dp4a", "dp2a"), _bits),
     "lop3": _lop3,
     "copysign": _copysign,
     "szext": _sign_extend,

@@ -36,6 +36,12 @@ class Atomic:
     ufunc: np.ufunc | None = None
 
 
+def choose(condition: Array, a: Any, b: Any) -> Array:
+    """`np.where`, with a result of a type that the checker can follow."""
+    result: Array = np.where(condition, a, b)
+    return result
+
+
 def memory_dtype(name: str, kind: str) -> DType:
     """The dtype in which the operation works."""
     return DTYPES[kind]
@@ -62,9 +68,9 @@ def operation(step: Instruction, name: str, kind: str) -> Atomic:
     one = dtype.type(1)
     updates: dict[str, Update] = {
         "exch": lambda old, value: value,
-        "cas": lambda old, expected, value: np.where(old == expected, value, old),
-        "inc": lambda old, limit: np.where(old >= limit, dtype.type(0), old + one),
-        "dec": lambda old, limit: np.where((old == 0) | (old > limit), limit, old - one),
+        "cas": lambda old, expected, value: choose(old == expected, value, old),
+        "inc": lambda old, limit: choose(old >= limit, dtype.type(0), old + one),
+        "dec": lambda old, limit: choose((old == 0) | (old > limit), limit, old - one),
     }
     if name not in updates:
         raise step.fail(f"unknown atomic .{name}")

@@ -37,7 +37,8 @@ def flush(values: Array) -> Array:
 
 def saturate(values: Array) -> Array:
     """Clamp floats to [0, 1], NaN to 0 (`.sat`)."""
-    return np.where(values > 0, np.minimum(values, values.dtype.type(1)), values.dtype.type(0))
+    result: Array = np.where(values > 0, np.minimum(values, values.dtype.type(1)), values.dtype.type(0))
+    return result
 
 
 def bf16_to_f32(bits: Array) -> Array:
@@ -63,7 +64,8 @@ def narrow_odd(values: Array) -> Array:
     toward_zero = narrow(values, "rz")
     inexact = (toward_zero.astype(F8) != values) & np.isfinite(values)
     bits = toward_zero.view(np.uint32) | inexact.astype(np.uint32)
-    return bits.view(F4)
+    result: Array = bits.view(F4)
+    return result
 
 
 def f32_to_f16(values: Array, mode: str) -> Array:
@@ -80,9 +82,9 @@ def f32_to_f16(values: Array, mode: str) -> Array:
 def f32_to_tf32(values: Array, mode: str) -> Array:
     """Round float32 to 10 explicit mantissa bits: rna to nearest, ties away; rn to nearest even; rz toward zero."""
     bits = values.view(np.uint32)
-    step = {"rna": np.uint32(0x1000), "rz": np.uint32(0)}.get(mode)
-    if step is None:
-        step = np.uint32(0xFFF) + ((bits >> np.uint32(13)) & np.uint32(1))
+    step: Array = {"rna": np.full(1, 0x1000, np.uint32), "rz": np.zeros(1, np.uint32)}.get(
+        mode, np.uint32(0xFFF) + ((bits >> np.uint32(13)) & np.uint32(1))
+    )
     rounded = ((bits + step) & np.uint32(0xFFFFE000)).view(F4)
     return np.where(np.isfinite(values), rounded, values)
 

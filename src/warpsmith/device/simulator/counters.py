@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 SAMPLE = 64
 SECTOR = 32
-CLASSES = (
-    "fp32 fp64 fp16 int special convert control shared global local atomic barrier shuffle other"  # fmt: skip
-).split()
+_ARITHMETIC = ("fp32", "fp64", "fp16", "int", "special", "convert", "control")
+_OTHERS = ("shared", "global", "local", "atomic", "barrier", "shuffle", "other")
+CLASSES = (*_ARITHMETIC, *_OTHERS)
 
 
 class Counting:

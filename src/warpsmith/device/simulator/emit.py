@@ -563,7 +563,7 @@ def _cp(e: Emitter, step: Instruction) -> str | None:
     target, source, size, *rest = step.operands
     if not isinstance(size, Integer):
         raise step.fail("the size must be constant")
-    dtype = {4: np.dtype(np.int32), 8: np.dtype(np.int64), 16: np.dtype(np.int64)}[size.value]
+    dtype: DType = np.dtype(np.int32 if size.value == 4 else np.int64)
     count = 2 if size.value == 16 else 1
     to, to_offset = _base(e, step, target, "shared")
     start, start_offset = _base(e, step, source, "global")
@@ -594,7 +594,7 @@ HANDLERS: dict[str, Callable[[Emitter, Instruction], str | None]] = {
     "membar": _fence,
     "fence": _fence,
     "cp": _cp,
-    **{name: _control for name in ("bra", "brx", "ret", "exit", "trap", "nanosleep", *IGNORED)},
+    **dict.fromkeys(("bra", "brx", "ret", "exit", "trap", "nanosleep", *IGNORED), _control),
 }
 
 

@@ -83,9 +83,7 @@ def occupancy(launch: BoundLaunch, resources: KernelResources | None, spec: GpuS
     return max(1, limits[limit]), limit
 
 
-def explain(
-    build: Build, plan: BoundPlan, counters: Sequence[Counters], spec: GpuSpec
-) -> tuple[LaunchEstimate, ...]:
+def explain(build: Build, plan: BoundPlan, counters: Sequence[Counters], spec: GpuSpec) -> tuple[LaunchEstimate, ...]:
     """Estimate every launch of a plan. `counters` are those of one call, in the order of the launches."""
     known = {one.name: one for one in build.resources}
     return tuple(

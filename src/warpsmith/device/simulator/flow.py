@@ -31,11 +31,9 @@ from warpsmith.errors import SimulatorError
 
 CARRY = "%carry"
 MAX_INSTRUCTIONS = 200_000
-NO_DESTINATION = frozenset(
-    "st red bar barrier membar fence prefetch prefetchu nanosleep bra brx ret exit trap brkpt call cp discard "
-    "applypriority pmevent griddepcontrol".split()
-)
 IGNORED = frozenset(("brkpt", "pmevent", "griddepcontrol", "prefetch", "prefetchu", "discard", "applypriority"))
+ENDS = frozenset(("bra", "brx", "ret", "exit", "trap"))
+NO_DESTINATION = IGNORED | ENDS | {"st", "red", "bar", "barrier", "membar", "fence", "nanosleep", "call", "cp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,12 +220,7 @@ class _Inliner:
             raise SimulatorError(f"more than {MAX_INSTRUCTIONS} instructions once calls are inlined")
 
     def _call(self, call: Instruction, stack: tuple[str, ...]) -> None:
-        operands = list(call.operands)
-        results = operands.pop(0).items if isinstance(operands[0], Group) else ()
-        callee = operands.pop(0)
-        arguments = operands.pop(0).items if operands and isinstance(operands[0], Group) else ()
-        if not isinstance(callee, Symbol):
-            raise call.fail("indirect calls are not supported")
+        results, callee, arguments = _call_parts(call)
         function = self.module.functions.get(callee.name)
         if function is None or not function.body:
             raise call.fail(f"{callee.name} has no body in this module")
@@ -246,6 +239,21 @@ class _Inliner:
             )
         self.add(function, suffix, names, stack)
         self.items.append(skip)
+
+
+def _call_parts(call: Instruction) -> tuple[tuple[Operand, ...], Symbol, tuple[Operand, ...]]:
+    """Read `(results), function, (arguments)`, both lists optional."""
+    operands = list(call.operands)
+    first = operands.pop(0)
+    results: tuple[Operand, ...] = ()
+    if isinstance(first, Group):
+        results, first = first.items, operands.pop(0)
+    if not isinstance(first, Symbol) or len(operands) > 1:
+        raise call.fail("indirect calls are not supported")
+    arguments = operands[0] if operands else Group(())
+    if not isinstance(arguments, Group):
+        raise call.fail("a list of arguments is due")
+    return results, first, arguments.items
 
 
 def _rename(instruction: Instruction, names: Mapping[str, str]) -> Instruction:
@@ -305,12 +313,13 @@ def _parameter_access(
 
 def _check_parameter_slots(registers: Mapping[str, str]) -> None:
     """Parameters must be written and read in the same pieces."""
-    seen: dict[tuple[str, int], int] = {}
+    seen: dict[tuple[str, int], tuple[int, int]] = {}
     for name in registers:
         if name.startswith("%param "):
-            _, variable, offset, width = name.rsplit(" ", 3) if name.count(" ") > 3 else name.split(" ")
-            for byte in range(int(offset), int(offset) + int(width)):
-                if seen.setdefault((variable, byte), int(offset) * 64 + int(width)) != int(offset) * 64 + int(width):
+            _, variable, offset, width = name.split(" ")
+            piece = int(offset), int(width)
+            for byte in range(piece[0], sum(piece)):
+                if seen.setdefault((variable, byte), piece) != piece:
                     raise SimulatorError(f"parameter {variable} is written and read in different pieces")
 
 
@@ -358,9 +367,7 @@ def _blocks(items: list[Instruction | Label], targets: Mapping[str, tuple[str, .
             if item.name in labels:
                 raise SimulatorError(f"PTX: label {item.name} stands twice")
             labels[item.name] = len(starts) - 1
-        previous_ended = isinstance(item, Instruction) and (
-            item.opcode in ("bra", "brx", "ret", "exit", "trap") or _is_barrier(item)
-        )
+        previous_ended = isinstance(item, Instruction) and (item.opcode in ENDS or _is_barrier(item))
     blocks: list[Block] = []
     for index, start in enumerate(starts):
         stop = starts[index + 1] if index + 1 < len(starts) else len(expanded)

@@ -172,7 +172,9 @@ def directed32(operation: str, mode: str) -> Callable[..., Array]:
         remainder = np.where(np.isfinite(root), (x - high) - low, 0.0)
         return narrow(odd(root, remainder), mode)
 
-    return {"add": add, "sub": sub, "mul": mul, "fma": fma, "div": div, "rcp": rcp, "sqrt": sqrt}[operation]
+    functions: dict[str, Callable[..., Array]] = {"add": add, "sub": sub, "mul": mul, "fma": fma, "div": div}
+    functions |= {"rcp": rcp, "sqrt": sqrt}
+    return functions[operation]
 
 
 def directed64(operation: str, mode: str) -> Callable[..., Array]:

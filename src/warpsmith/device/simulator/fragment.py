@@ -20,7 +20,7 @@ WARP = 32
 class Fragment:
     """Threads by their slots in the chunk: 32 slots per warp, whole warps per block, ascending."""
 
-    __slots__ = ("R", "n", "slots", "full", "_warps", "_warp_ids", "_block_ids", "block_slots", "cache")
+    __slots__ = ("R", "_block_ids", "_warp_ids", "_warps", "block_slots", "cache", "full", "n", "slots")
 
     def __init__(self, registers: list[Any], slots: Array, block_slots: int, full: bool) -> None:
         self.R = registers

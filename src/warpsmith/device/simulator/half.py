@@ -39,8 +39,8 @@ def scalar16(name: str, brain: bool, *, relu: bool = False, sat: bool = False) -
     """
     widen: Function = bf16_to_f32 if brain else (lambda values: values.astype(F4))
     narrow: Function = f32_to_bf16 if brain else (lambda values: f32_to_f16(values, "rn"))
-    unsigned = (lambda values: values) if brain else (lambda values: values.view(U2))
-    back = (lambda bits: bits) if brain else (lambda bits: bits.view(F2))
+    unsigned: Function = (lambda values: values) if brain else (lambda values: values.view(U2))
+    back: Function = (lambda bits: bits) if brain else (lambda bits: bits.view(F2))
     if name in ("neg", "abs"):
         if name == "neg":
             return lambda a: back(unsigned(a) ^ np.uint16(0x8000))

@@ -33,7 +33,8 @@ def multiply_high(a: Array, b: Array) -> Array:
     if bits < 64:
         wide = np.dtype(f"{a.dtype.kind}{a.dtype.itemsize * 2}")
         product = a.astype(wide) * b.astype(wide)
-        return (product >> wide.type(bits)).astype(a.dtype)
+        result: Array = (product >> wide.type(bits)).astype(a.dtype)
+        return result
     x, y = a.astype(U8), b.astype(U8)
     mask, half = np.uint64(0xFFFFFFFF), np.uint64(32)
     low = (x & mask) * (y & mask)
@@ -42,27 +43,31 @@ def multiply_high(a: Array, b: Array) -> Array:
     high = (x >> half) * (y >> half) + (cross >> half) + (other >> half)
     if a.dtype.kind == "i":
         high = high - np.where(a < 0, y, np.uint64(0)) - np.where(b < 0, x, np.uint64(0))
-    return high.astype(a.dtype)
+    result: Array = high.astype(a.dtype)
+    return result
 
 
 def multiply_wide(a: Array, b: Array) -> Array:
     """Double-width product."""
     wide = np.dtype(f"{a.dtype.kind}{a.dtype.itemsize * 2}")
-    return a.astype(wide) * b.astype(wide)
+    result: Array = a.astype(wide) * b.astype(wide)
+    return result
 
 
 def shift_left(a: Array, amount: Array) -> Array:
     """Shift left; amounts of the width or more give 0. `amount` is uint32."""
     bits = a.dtype.itemsize * 8
     limited = np.minimum(amount, np.uint32(bits)).astype(a.dtype)
-    return np.left_shift(a, limited)
+    result: Array = np.left_shift(a, limited)
+    return result
 
 
 def shift_right(a: Array, amount: Array) -> Array:
     """Shift right, arithmetic for signed dtypes; amounts are clamped to the width. `amount` is uint32."""
     bits = a.dtype.itemsize * 8
     limited = np.minimum(amount, np.uint32(bits)).astype(a.dtype)
-    return np.right_shift(a, limited)
+    result: Array = np.right_shift(a, limited)
+    return result
 
 
 def bit_field_extract(a: Array, start: Array, length: Array) -> Array:
@@ -78,7 +83,8 @@ def bit_field_extract(a: Array, start: Array, length: Array) -> Array:
         sign_at = np.minimum(start + length - 1, width - 1)
         sign = np.right_shift(a.view(unsigned), np.maximum(sign_at, 0).astype(unsigned)) & unsigned.type(1)
         field = np.where((sign == 1) & (length > 0), field | ~mask, field)
-    return field.view(a.dtype)
+    result: Array = field.view(a.dtype)
+    return result
 
 
 def bit_field_insert(a: Array, b: Array, start: Array, length: Array) -> Array:
@@ -89,7 +95,8 @@ def bit_field_insert(a: Array, b: Array, start: Array, length: Array) -> Array:
     ones = np.right_shift(a.dtype.type(~a.dtype.type(0)), (width - kept).astype(a.dtype))
     place = np.minimum(start, width).astype(a.dtype)
     mask = np.left_shift(ones, place)
-    return (b & ~mask) | (np.left_shift(a, place) & mask)
+    result: Array = (b & ~mask) | (np.left_shift(a, place) & mask)
+    return result
 
 
 def bit_reverse(a: Array) -> Array:
@@ -205,14 +212,16 @@ def dot_product(parts: int, a_type: str, b_type: str, high: bool = False) -> Cal
         left = a.view(a_dtype).reshape(-1, parts).astype(I8)
         right = b.view(b_dtype).reshape(-1, 4).astype(I8)
         right = right[:, 2:] if high else right[:, :parts]
-        return ((left * right).sum(axis=1) + c).astype(I4)
+        result: Array = ((left * right).sum(axis=1) + c).astype(I4)
+        return result
 
     return dot
 
 
 def absolute_difference(a: Array, b: Array, c: Array) -> Array:
     """`sad`: c + |a - b|."""
-    return c + (np.where(a < b, b - a, a - b)).astype(a.dtype)
+    result: Array = c + (np.where(a < b, b - a, a - b)).astype(a.dtype)
+    return result
 
 
 def packed16(function: Callable[[Array, Array], Array], kind: str) -> Callable[[Array, Array], Array]:

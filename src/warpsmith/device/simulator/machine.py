@@ -22,6 +22,7 @@ from warpsmith.device.simulator.fragment import Fragment, join
 from warpsmith.device.simulator.memory import Fault, Memory
 from warpsmith.device.simulator.ptx import Integer, Operand, Register
 from warpsmith.device.simulator.site import Site
+from warpsmith.records import GpuSpec
 
 if TYPE_CHECKING:
     from warpsmith.device.simulator.launch import KernelRun
@@ -35,20 +36,21 @@ class Chunk:
     """Some consecutive blocks of a launch, from the first instruction to the last thread's end."""
 
     def __init__(self, run: KernelRun, first_block: int, block_count: int) -> None:
-        self.run_state = run
+        self.run_state: KernelRun = run
         self.code = run.code
         self.flow = run.flow
-        self.spec = run.spec
+        self.spec: GpuSpec = run.spec
         self.memory = run.memory
         self.regions = run.arena
         self.grid, self.block = run.grid, run.block
-        self.first_block, self.block_count = first_block, block_count
+        self.first_block: int = first_block
+        self.block_count: int = block_count
         self.block_threads = run.block_threads
-        self.block_slots = (self.block_threads + 31) // 32 * 32
+        self.block_slots: int = (self.block_threads + 31) // 32 * 32
         self.whole_warps = self.block_slots == self.block_threads
         self.slot_count = self.block_slots * block_count
-        self.shared_bytes = run.shared_bytes
-        self.dynamic_shared = run.dynamic_shared
+        self.shared_bytes: int = run.shared_bytes
+        self.dynamic_shared: int = run.dynamic_shared
         self.shared_stride = (self.shared_bytes + 15) // 16 * 16
         self.shared = Memory(run.scratch(self.shared_stride * block_count))
         self.local_bytes = self.flow.local_bytes

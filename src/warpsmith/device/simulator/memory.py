@@ -81,10 +81,8 @@ class Memory:
                 view[index] = [value[-1] for value in values]
             return
         start = run_start(at, width)
-        if start >= 0:
-            index = slice(start // width, start // width + at.shape[0])
-        else:
-            index = at >> (width.bit_length() - 1)
+        shift = width.bit_length() - 1
+        index = slice(start >> shift, (start >> shift) + at.shape[0]) if start >= 0 else at >> shift
         if site.count == 1:
             view[index] = values[0]
             return
@@ -173,8 +171,7 @@ def shared_positions(chunk: Chunk, fragment: Fragment, at: Array) -> Array:
 def space_of(chunk: Chunk, fragment: Fragment, site: Site, addresses: Array) -> Array:
     """Tell the space of each generic address: 0 global, 1 shared, 2 local. Raises Fault for one that is in none."""
     at = positions(addresses, site.offset)
-    space = np.where(at >= GLOBAL_BASE, 0, np.where(at >= SHARED_BASE, 1, np.where(at >= LOCAL_BASE, 2, 0)))
-    return space
+    return np.where(at >= GLOBAL_BASE, 0, np.where(at >= SHARED_BASE, 1, np.where(at >= LOCAL_BASE, 2, 0)))
 
 
 BASES = (("global", 0), ("shared", SHARED_BASE), ("local", LOCAL_BASE))

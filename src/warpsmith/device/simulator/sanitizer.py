@@ -110,9 +110,7 @@ class Watch:
         offsets = np.broadcast_to(at, (fragment.n,))
         at = np.broadcast_to(shared_positions(self.chunk, fragment, at), (fragment.n,))
         self._initialised(self.shared_known, fragment, site, at, write, offsets)
-        self._race(
-            "shared_race", self.shared_shadow, self.shared_granule, fragment, site, at, offsets, write, values
-        )
+        self._race("shared_race", self.shared_shadow, self.shared_granule, fragment, site, at, offsets, write, values)
 
     def local_access(self, fragment: Fragment, site: Site, at: Array, write: bool) -> None:
         """Threads access local memory at byte positions of the chunk."""

@@ -86,9 +86,7 @@ class Shadow:
     FIELDS = ("thread", "epoch", "sub", "version", "line", "exempt")
 
     def __init__(self, size: int) -> None:
-        self.records = {
-            kind: {name: np.zeros(size, I4) for name in self.FIELDS} for kind in ("write", "first", "last")
-        }
+        self.records = {kind: {name: np.zeros(size, I4) for name in self.FIELDS} for kind in ("write", "first", "last")}
 
     def past(self, kind: str, at: Array) -> tuple[Access, Array, Array]:
         """The recorded accesses of a kind, their lines and exemptions; thread is -1 where there is none."""

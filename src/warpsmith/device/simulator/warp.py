@@ -77,8 +77,10 @@ def _gather(chunk: Chunk, fragment: Fragment, line: int, value: Array, source: A
     absent = found < 0
     if absent.any():
         chunk.report_absent(fragment, int(np.flatnonzero(absent)[0]), line)
-        return np.where(absent, value.dtype.type(0), value.take(np.maximum(found, 0)))
-    return value.take(found)
+        result: Array = np.where(absent, value.dtype.type(0), value.take(np.maximum(found, 0)))
+        return result
+    result: Array = value.take(found)
+    return result
 
 
 def ballot(chunk: Chunk, fragment: Fragment, predicate: Array, member: Array) -> Array:
@@ -90,11 +92,12 @@ def ballot(chunk: Chunk, fragment: Fragment, predicate: Array, member: Array) ->
 def warp_reduce(chunk: Chunk, fragment: Fragment, values: Array, function: np.ufunc) -> Array:
     """Reduce over the threads of each warp that are here; every thread gets the result."""
     if fragment.full and chunk.whole_warps:
-        return np.repeat(function.reduce(values.reshape(-1, 32), axis=1), 32)
+        whole: Array = np.repeat(function.reduce(values.reshape(-1, 32), axis=1), 32)
+        return whole
     ids = fragment.warp_ids
     starts = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
-    reduced = function.reduceat(values, starts)
-    return np.repeat(reduced, np.diff(np.concatenate((starts, [fragment.n]))))
+    each: Array = np.repeat(function.reduceat(values, starts), np.diff(np.concatenate((starts, [fragment.n]))))
+    return each
 
 
 def vote(mode: str) -> Callable[..., Array]:
@@ -102,14 +105,15 @@ def vote(mode: str) -> Callable[..., Array]:
 
     def apply(chunk: Chunk, fragment: Fragment, line: int, predicate: Array, member: Array) -> Array:
         ones = ballot(chunk, fragment, predicate, member)
+        result: Array
         if mode == "ballot":
             return ones.astype(np.uint32).view(np.int32)
         if mode == "any":
-            return ones != 0
+            result = ones != 0
+            return result
         here = ballot(chunk, fragment, np.ones(1, np.bool_), member)
-        if mode == "all":
-            return ones == here
-        return (ones == 0) | (ones == here)
+        result = ones == here if mode == "all" else (ones == 0) | (ones == here)
+        return result
 
     return apply
 
