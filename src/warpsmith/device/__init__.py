@@ -1,1 +1,1 @@
-""""""
+"""Devices that run programs."""

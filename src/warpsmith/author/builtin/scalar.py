@@ -95,6 +95,7 @@ class Local(Scalar):
 
     @property
     def axes(self) -> frozenset[Axis]:
+        """Axes that the value depends on."""
         return self.varies
 
 
@@ -108,9 +109,11 @@ class Position(Scalar):
 
     @property
     def indices(self) -> tuple[Index, ...]:
+        """Indices that the node itself uses."""
         return (self.index,)
 
     def rebuild(self, scalar: Callable[[Scalar], Scalar], index: Callable[[Index], Index]) -> Scalar:
+        """Return the same node over mapped operands and indices."""
         return Position(index(self.index))
 
 
@@ -125,13 +128,16 @@ class Load(Scalar):
 
     @property
     def children(self) -> tuple[Scalar, ...]:
+        """Direct operands."""
         return (self.guard,) if self.guard is not None else ()
 
     @property
     def indices(self) -> tuple[Index, ...]:
+        """Indices that the node itself uses."""
         return (self.index,)
 
     def rebuild(self, scalar: Callable[[Scalar], Scalar], index: Callable[[Index], Index]) -> Scalar:
+        """Return the same node over mapped operands and indices."""
         guard = scalar(self.guard) if self.guard is not None else None
         return Load(self.tensor, index(self.index), self.stored, guard)
 
@@ -148,13 +154,16 @@ class Result(Scalar):
 
     @property
     def children(self) -> tuple[Scalar, ...]:
+        """Direct operands."""
         return (self.guard,) if self.guard is not None else ()
 
     @property
     def indices(self) -> tuple[Index, ...]:
+        """Indices that the node itself uses."""
         return self.coords
 
     def rebuild(self, scalar: Callable[[Scalar], Scalar], index: Callable[[Index], Index]) -> Scalar:
+        """Return the same node over mapped operands and indices."""
         guard = scalar(self.guard) if self.guard is not None else None
         return Result(self.producer, self.part, tuple(index(c) for c in self.coords), self.dtype, guard)
 
@@ -169,9 +178,11 @@ class Apply(Scalar):
 
     @property
     def children(self) -> tuple[Scalar, ...]:
+        """Direct operands."""
         return self.args
 
     def rebuild(self, scalar: Callable[[Scalar], Scalar], index: Callable[[Index], Index]) -> Scalar:
+        """Return the same node over mapped operands and indices."""
         return Apply(self.op, tuple(scalar(a) for a in self.args), self.dtype)
 
 

@@ -180,9 +180,8 @@ def _mul24(instruction: Instruction) -> Operation:
     def apply(a: Array, b: Array, *c: Array) -> Array:
         eight = a.dtype.type(8)
         product = ((a << eight) >> eight).astype(wide) * ((b << eight) >> eight)
-        result = (product if part == "lo" else product >> wide.type(16)).astype(a.dtype)
-        result: Array = result + c[0] if c else result
-        return result
+        low: Array = (product if part == "lo" else product >> wide.type(16)).astype(a.dtype)
+        return np.add(low, c[0]) if c else low
 
     count = 2 if instruction.opcode == "mul24" else 3
     return operation(apply, (kind,) * count, kind, "int")
@@ -338,7 +337,9 @@ def _signed_zero(propagating: Function, number: Function) -> Function:
     """NaN if either is NaN, else as `number` does, which orders zeros."""
 
     def apply(a: Array, b: Array) -> Array:
-        return np.where(np.isnan(a) | np.isnan(b), propagating(a, b), number(a, b))
+        nan: Array = propagating(a, b)
+        other: Array = number(a, b)
+        return np.where(np.isnan(a) | np.isnan(b), nan, other)
 
     return apply
 

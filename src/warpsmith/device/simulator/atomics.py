@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpsmith.device.simulator import half, memory
-from warpsmith.device.simulator.decode import DTYPES, DType
+from warpsmith.device.simulator.decode import DTYPES
 from warpsmith.device.simulator.fragment import Fragment
 from warpsmith.device.simulator.ptx import Instruction
 from warpsmith.device.simulator.site import Site
@@ -40,11 +40,6 @@ def choose(condition: Array, a: Any, b: Any) -> Array:
     """`np.where`, with a result of a type that the checker can follow."""
     result: Array = np.where(condition, a, b)
     return result
-
-
-def memory_dtype(name: str, kind: str) -> DType:
-    """The dtype in which the operation works."""
-    return DTYPES[kind]
 
 
 def operation(step: Instruction, name: str, kind: str) -> Atomic:

@@ -436,7 +436,7 @@ def _atom(e: Emitter, step: Instruction) -> str:
         raise step.fail("unknown form of atomic")
     returns = step.opcode == "atom"
     where, *sources = step.operands[1:] if returns else step.operands
-    dtype = atomics.memory_dtype(names[0], names[1])
+    dtype = DTYPES[names[1]]
     function = atomics.operation(step, names[0], names[1])
     base, offset = _base(e, step, where, space)
     site = e.site(step, space, dtype, 1, offset, atomic=True)

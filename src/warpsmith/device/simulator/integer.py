@@ -43,8 +43,8 @@ def multiply_high(a: Array, b: Array) -> Array:
     high = (x >> half) * (y >> half) + (cross >> half) + (other >> half)
     if a.dtype.kind == "i":
         high = high - np.where(a < 0, y, np.uint64(0)) - np.where(b < 0, x, np.uint64(0))
-    result: Array = high.astype(a.dtype)
-    return result
+    upper: Array = high.astype(a.dtype)
+    return upper
 
 
 def multiply_wide(a: Array, b: Array) -> Array:

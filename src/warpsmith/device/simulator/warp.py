@@ -77,10 +77,9 @@ def _gather(chunk: Chunk, fragment: Fragment, line: int, value: Array, source: A
     absent = found < 0
     if absent.any():
         chunk.report_absent(fragment, int(np.flatnonzero(absent)[0]), line)
-        result: Array = np.where(absent, value.dtype.type(0), value.take(np.maximum(found, 0)))
-        return result
-    result: Array = value.take(found)
-    return result
+        return np.where(absent, value.dtype.type(0), value.take(np.maximum(found, 0)))
+    taken: Array = value.take(found)
+    return taken
 
 
 def ballot(chunk: Chunk, fragment: Fragment, predicate: Array, member: Array) -> Array:

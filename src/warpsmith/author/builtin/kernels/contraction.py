@@ -26,6 +26,8 @@ _TILED_EXTENT = 4
 _DOT_DEPTH, _DOT_OUTPUTS, _DOT_EXTENT = 32, 1 << 15, 16
 # Sums long enough that several blocks may share one.
 _SPLIT_DEPTH = 128
+# Sums so long that sharing them pays for a second launch.
+_LONG_DEPTH = 1024
 
 
 class Contractions:
@@ -35,16 +37,18 @@ class Contractions:
         """Algorithm, tile, stages, patches, teams, vector width, and whether several blocks share a sum."""
         layout = Layout.of(region)
         algorithms = _algorithms(layout)
-        widths = _widths(layout)
         genes = [Gene("algorithm", algorithms)]
         if "tiled" in algorithms:
             genes += [Gene("tile", _tiles(layout, gpu)), Gene("stages", (1, 2))]
         if layout.depth >= _SPLIT_DEPTH and {"tiled", "dot"} & set(algorithms):
-            few = layout.count < gpu.sm_count * 32 * 32
-            genes.append(Gene("depth", ("whole", "split") if not few else ("split", "whole")))
-        genes.append(Gene("per_thread", tuple(p for p in _patches(layout))))
+            pays = layout.depth >= _LONG_DEPTH and layout.count < gpu.sm_count * 16 * 16
+            genes.append(Gene("depth", ("split", "whole") if pays else ("whole", "split")))
+        patches = _patches(layout, gpu)
+        if len(patches) > 1:
+            genes.append(Gene("per_thread", patches))
         if "dot" in algorithms and layout.depth >= 256:
             genes.append(Gene("team", ("warp", "block")))
+        widths = _widths(layout, roomy=algorithms[0] != "direct" or layout.count >= 4 * _threads(gpu))
         if len(widths) > 1:
             genes.append(Gene("vec", widths))
         return tuple(genes)
@@ -52,7 +56,7 @@ class Contractions:
     def emit(self, region: Region, genes: Genes, scope: Scope) -> Kernels:
         """Write one kernel, or two where several blocks share a sum."""
         layout = Layout.of(region)
-        vec, several = int(genes.get("vec", 1)), int(genes["per_thread"])
+        vec, several = int(genes.get("vec", 1)), int(genes.get("per_thread", 1))
         split = genes.get("depth") == "split"
         if genes["algorithm"] == "tiled":
             return emit_tiled(layout, scope, Tile.parse(str(genes["tile"])), int(genes["stages"]), vec, split)
@@ -96,15 +100,23 @@ def _fills(tile: Tile, layout: Layout) -> bool:
     return (tile.m <= max(16, 2 * layout.m - 1)) and (tile.n <= max(16, 2 * layout.n - 1))
 
 
-def _patches(layout: Layout) -> tuple[int, ...]:
-    """Outputs of one thread or team along m, or along n where there is but one row."""
+def _threads(gpu: GpuSpec) -> int:
+    """Threads that keep a GPU busy."""
+    return gpu.sm_count * 256
+
+
+def _patches(layout: Layout, gpu: GpuSpec) -> tuple[int, ...]:
+    """Outputs of one thread or team along m, or along n where there is but one row; as many as leave enough threads."""
     extent = layout.m if layout.m > 1 else layout.n
-    return tuple(p for p in (4, 2, 1, 8) if p < 2 * extent) if extent > 1 else (1,)
+    room = layout.count // _threads(gpu)
+    default = 4 if room >= 4 else 2 if room >= 2 else 1
+    fitting = [p for p in (1, 2, 4, 8) if p < 2 * extent]
+    return tuple(sorted(fitting, key=lambda p: p != min(default, max(fitting))))
 
 
-def _widths(layout: Layout) -> tuple[int, ...]:
-    """Vector widths that make a difference somewhere."""
+def _widths(layout: Layout, roomy: bool) -> tuple[int, ...]:
+    """Vector widths that make a difference somewhere, wide ones first unless threads would run short."""
     found = {1, *(v for v in (4, 2) if layout.n % v == 0)}
     for side in (layout.left, layout.right):
         found |= {side.vector(layout.batch, along, limit) for along in ("depth", "outer") for limit in (2, 4, 8)}
-    return tuple(v for v in (4, 8, 2, 1) if v in found)
+    return tuple(v for v in ((4, 8, 2, 1) if roomy else (1, 2, 4, 8)) if v in found)

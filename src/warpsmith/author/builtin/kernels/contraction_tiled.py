@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from warpsmith.author.builtin.index import Axis, lift
@@ -17,8 +18,9 @@ from warpsmith.author.builtin.kernels.emission import (
     indented,
     loads,
     parameters,
+    vector_read,
 )
-from warpsmith.author.builtin.scalar import Local
+from warpsmith.author.builtin.scalar import Load, Local
 from warpsmith.records import DTYPE_BYTES, Launch
 
 # Static shared memory that a block may declare.
@@ -130,10 +132,13 @@ class _Tiled:
 
     def _constants(self) -> list[str]:
         layout, tile, integer = self.layout, self.tile, self.scope.integer
+        extents = [f"M = {layout.m}"] * (layout.m % tile.m > 0) + [f"N = {layout.n}"] * (layout.n % tile.n > 0)
+        pieces = [f"{self._pieces(s)} = {self._tile_extent(s)} * {self.tile_k}{_over(s.vec)}" for s in self.staging]
         text = [
-            f"constexpr {integer} M = {layout.m}, N = {layout.n}, DEPTH = {layout.depth};",
+            f"constexpr {integer} {', '.join([*extents, f'DEPTH = {layout.depth}'])};",
             f"constexpr int TILE_M = {tile.m}, TILE_N = {tile.n}, ROWS = {tile.rows}, COLS = {tile.cols};",
             f"constexpr int ACROSS = TILE_N / COLS, THREADS = {tile.threads};  // threads along a row, and in all",
+            f"constexpr int {', '.join(pieces)};  // that are moved at once",
         ]
         across = -(-layout.n // tile.n)
         down = -(-layout.m // tile.m)
@@ -156,7 +161,7 @@ class _Tiled:
         slots = "[2]" if self.stages == 2 else ""
         text = []
         for staging in self.staging:
-            width = f"TILE_{staging.operand.outer.upper()}{f' + {self.pad}' if staging.transposed else ''}"
+            width = f"{self._tile_extent(staging)}{f' + {self.pad}' if staging.transposed else ''}"
             text.append(f"__shared__ alignas(16) {self.layout.ctype} {staging.tile}{slots}[{self.tile_k}][{width}];")
         return [*text, f"{self.layout.ctype} acc[ROWS][COLS] = {{}};"]
 
@@ -218,8 +223,10 @@ class _Tiled:
         return f"({self._pieces(staging)} + THREADS - 1) / THREADS"
 
     def _pieces(self, staging: _Staging) -> str:
-        side = f"TILE_{staging.operand.outer.upper()}"
-        return f"{side} * {self.tile_k}{f' / {staging.vec}' if staging.vec > 1 else ''}"
+        return f"PIECES_{staging.operand.outer.upper()}"
+
+    def _tile_extent(self, staging: _Staging) -> str:
+        return f"TILE_{staging.operand.outer.upper()}"
 
     def _part(self, staging: _Staging) -> str:
         return f"Vec<{self.layout.ctype}, {staging.vec}>" if staging.vec > 1 else self.layout.ctype
@@ -239,7 +246,7 @@ class _Tiled:
 
     def _spot(self, staging: _Staging) -> tuple[str, str]:
         """Where in the tile piece `i` belongs: along the depth and along the outer dimension, in pieces."""
-        side = f"TILE_{staging.operand.outer.upper()}"
+        side = self._tile_extent(staging)
         if staging.along == "depth":
             pieces = f"({self.tile_k} / {staging.vec})" if staging.vec > 1 else self.tile_k
             return f"i % {pieces}", f"i / {pieces}"
@@ -250,7 +257,7 @@ class _Tiled:
         """Compute a piece of the operand, zero where the tile sticks out."""
         operand, vec, integer = staging.operand, staging.vec, self.scope.integer
         depth, outer = self._spot(staging)
-        scale = f" / {vec}" if vec > 1 else ""
+        scale = _over(vec)
         if staging.along == "depth":
             text = [
                 f"const {integer} step = start{scale} + {depth};",
@@ -265,16 +272,21 @@ class _Tiled:
             limits = ("depth < DEPTH", f"group < {operand.outer.upper()}{scale}")
         conditions = []
         if any(self.layout.depth % d for d in self.depths):
-            conditions.append(f"(DEPTH % {self.tile_k} == 0 || {limits[0]})")
+            conditions.append(f"DEPTH % {self.tile_k} == 0 || {limits[0]}")
         if operand.extent % staging.extent:
-            conditions.append(limits[1])
+            conditions = [f"({c})" for c in conditions] + [limits[1]]
         element = f"{target}.at[k]" if vec > 1 else target
         value = operand.value(self.layout.batch, staging.along, staging.lanes)
-        filled = staging.lanes.body(self.scope.printer(), [Assign(element, value)])
+        printer = self.scope.printer()
+        if isinstance(value, Load) and staging.lanes.is_vector(value) and value.stored == self.layout.dtype:
+            filled = vector_read(printer, value, staging.lanes, target, declare=False)
+        else:
+            filled = staging.lanes.body(printer, [Assign(element, value)])
         if declare:
-            text.append(f"{self._part(staging)} {target}{{}};" if conditions else f"{self._part(staging)} {target};")
+            empty = "" if not conditions else "{}" if vec > 1 else " = 0"
+            text.append(f"{self._part(staging)} {target}{empty};")
         elif conditions:
-            text.append(f"{target} = {{}};")
+            text.append(f"{target} = {'{}' if vec > 1 else '0'};")
         return text + ([f"if ({' && '.join(conditions)}) {{", *indented(filled), "}"] if conditions else filled)
 
     def _hand_over(self, staging: _Staging, source: str, slot: str) -> list[str]:
@@ -289,33 +301,46 @@ class _Tiled:
         return [f"*reinterpret_cast<{self._part(staging)}*>(&{place}) = {source};"]
 
     def _multiply(self, slot: str) -> list[str]:
-        """Multiply the tiles."""
-        left, right = self.fragment["left"], self.fragment["right"]
-        ctype = self.layout.ctype
-        at_left, at_right = f"tile_left{slot}[k]", f"tile_right{slot}[k]"
-        return [
+        """Multiply the tiles: each thread reads a strip of both and adds their outer product to its sums."""
+        left, row = self._strip("left", self.tile.rows, f"tile_left{slot}[k]", lambda at: f"row + {at}" if at else "row")
+        right, col = self._strip("right", self.tile.cols, f"tile_right{slot}[k]", self._column)
+        outer = [
             "#pragma unroll",
-            f"for (int k = 0; k < {self.tile_k}; ++k) {{",
-            *indented(
-                [
-                    f"Vec<{ctype}, {left}> left[ROWS / {left}];",
-                    f"Vec<{ctype}, {right}> right[COLS / {right}];",
-                    "#pragma unroll",
-                    f"for (int i = 0; i < ROWS / {left}; ++i) "
-                    f"left[i] = *reinterpret_cast<const Vec<{ctype}, {left}>*>(&{at_left}[row + i * {left}]);",
-                    "#pragma unroll",
-                    f"for (int j = 0; j < COLS / {right}; ++j) "
-                    f"right[j] = *reinterpret_cast<const Vec<{ctype}, {right}>*>(&{at_right}[(j * ACROSS + col) * {right}]);",
-                    "#pragma unroll",
-                    "for (int i = 0; i < ROWS; ++i) {",
-                    "    #pragma unroll",
-                    "    for (int j = 0; j < COLS; ++j) "
-                    f"acc[i][j] += left[i / {left}].at[i % {left}] * right[j / {right}].at[j % {right}];",
-                    "}",
-                ]
-            ),
+            "for (int i = 0; i < ROWS; ++i) {",
+            "    #pragma unroll",
+            f"    for (int j = 0; j < COLS; ++j) acc[i][j] += {row} * {col};",
             "}",
         ]
+        return ["#pragma unroll", f"for (int k = 0; k < {self.tile_k}; ++k) {{", *indented([*left, *right, *outer]), "}"]
+
+    def _column(self, at: str) -> str:
+        """Where strip `at` of a thread's columns starts: strips of a row of threads lie side by side."""
+        width = self.fragment["right"]
+        scale = f" * {width}" if width > 1 else ""
+        if not at:
+            return f"col{scale}"
+        strip = at.removesuffix(f" * {width}") if width > 1 else at
+        return f"({strip} * ACROSS + col){scale}" if width > 1 else f"{strip} * ACROSS + col"
+
+    def _strip(self, side: str, extent: int, tile: str, place: Callable[[str], str]) -> tuple[list[str], str]:
+        """Read a thread's share of one row of a tile; returns the statements and how an element is called."""
+        width, variable = self.fragment[side], "i" if side == "left" else "j"
+        ctype = f"Vec<{self.layout.ctype}, {width}>" if width > 1 else self.layout.ctype
+
+        def read(at: str) -> str:
+            cell = f"{tile}[{place(at)}]"
+            return f"*reinterpret_cast<const {ctype}*>(&{cell})" if width > 1 else cell
+
+        if extent == width:
+            return [f"const {ctype} {side} = {read('')};"], f"{side}.at[{variable}]" if width > 1 else side
+        count = extent // width
+        scaled = f"{variable} * {width}" if width > 1 else variable
+        text = [
+            f"{ctype} {side}[{count}];",
+            "#pragma unroll",
+            f"for (int {variable} = 0; {variable} < {count}; ++{variable}) {side}[{variable}] = {read(scaled)};",
+        ]
+        return text, f"{side}[{variable} / {width}].at[{variable} % {width}]" if width > 1 else f"{side}[{variable}]"
 
     def _epilogue(self) -> tuple[list[str], list[Store]]:
         """Write each thread's patch."""
@@ -330,20 +355,25 @@ class _Tiled:
         stores = make(lift(row), lanes.linear, held)
         ratio = fragment // vec
         spot = f"(j / {ratio} * ACROSS + col) * {ratio} + j % {ratio}" if ratio > 1 else "j * ACROSS + col"
-        base = f"first_col / {vec}" if vec > 1 else "first_col"
+        base = f"first_col{_over(vec)}"
         guards = []
         if layout.m % self.tile.m:
             guards.append("m < M")
         if layout.n % self.tile.n:
-            guards.append(f"column < N / {vec}" if vec > 1 else "column < N")
+            guards.append(f"column < N{_over(vec)}")
         body = lanes.body(self.scope.printer(), stores)
         guarded = [f"if ({' && '.join(guards)}) {{", *indented(body), "}"] if guards else body
         columns = [f"const {integer} column = {base} + {spot};", *guarded]
         rows = [
             f"const {integer} m = first_row + row + i;",
             "#pragma unroll",
-            f"for (int j = 0; j < COLS{f' / {vec}' if vec > 1 else ''}; ++j) {{",
+            f"for (int j = 0; j < COLS{_over(vec)}; ++j) {{",
             *indented(columns),
             "}",
         ]
         return ["#pragma unroll", "for (int i = 0; i < ROWS; ++i) {", *indented(rows), "}"], stores
+
+
+def _over(vec: int) -> str:
+    """A division by the vector's width, where there is one."""
+    return f" / {vec}" if vec > 1 else ""

@@ -9,7 +9,7 @@ from warpsmith.author.builtin.kernels.emission import Lanes, Store, loads
 from warpsmith.author.builtin.printer import CTYPES
 from warpsmith.author.builtin.regions import Region, resolve
 from warpsmith.author.builtin.scalar import Local, Scalar, apply
-from warpsmith.author.builtin.values import Coords, Scan
+from warpsmith.author.builtin.values import Coords, Producer, Scan
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class ScanLayout:
         """The region's outputs at an element whose running result is `total`."""
         coords = _coords(self.region, self.producer, self.lanes.linear)
         place = ravel(coords, self.region.domain)
-        held = {(self.producer, 0): total}
+        held: dict[tuple[Producer, int], Scalar] = {(self.producer, 0): total}
         return [
             Store(o.name, o.dtype, place, resolve(o.at(coords, self.region.domain), held)) for o in self.region.outputs
         ]

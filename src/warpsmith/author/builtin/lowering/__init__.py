@@ -1,6 +1,7 @@
 """One lowering for each ATen operator: from a node of the graph to tensor values."""
 
 from warpsmith.author.builtin.lowering import (  # noqa: F401  (importing a module registers its operators)
+    activations,
     contractions,
     indexing,
     losses,
