@@ -300,10 +300,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "unwritten",
     ),
     _bug(
-        "a block reads what another writes in the same launch",
+        "a block clears what the next one writes",
         TOTAL,
-        "if (threadIdx.x == 0) sums[blockIdx.x] = sum;",
-        "if (threadIdx.x == 0) sums[blockIdx.x] = blockIdx.x > 0 ? sum + 0.0f * sums[blockIdx.x - 1] : sum;",
+        "    float sum = 0.0f;\n    for (int i = blockIdx.x * 64",
+        "    if (threadIdx.x == 0 && blockIdx.x + 1 < gridDim.x) sums[blockIdx.x + 1] = 0.0f;\n"
+        "    float sum = 0.0f;\n    for (int i = blockIdx.x * 64",
         SANITIZE,
         "global_race",
     ),

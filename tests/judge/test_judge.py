@@ -136,7 +136,6 @@ def test_a_candidate_for_another_task_is_refused() -> None:
         ('"x", "out", "count"', '"x", "x", "count"', Stage.SCREEN, "output_unused", "the output out"),
         ('"x", "out", "count"', '"y", "out", "count"', Stage.SCREEN, "bad_plan", "y"),
         ("block = [128]", "block = [2048]", Stage.SCREEN, "bad_plan", "2048"),
-        ("[symbols]", 'flags = ["--include-path=/etc"]\n[symbols]', Stage.BUILD, "bad_plan", "include-path"),
     ],
 )
 def test_a_plan_that_does_not_fit_is_named(old: str, new: str, stage: Stage, reason: str, says: str) -> None:
@@ -144,6 +143,13 @@ def test_a_plan_that_does_not_fit_is_named(old: str, new: str, stage: Stage, rea
     failure = verdict_on(SQUARE, plan=SQUARE.plan.replace(old, new)).failure
     assert failure is not None and (failure.stage, failure.reason) == (stage, reason)
     assert says in failure.message
+
+
+def test_what_only_the_builder_refuses_is_a_verdict_too() -> None:
+    twice = SQUARE.plan.split("[[launch]]")[1]
+    plan = SQUARE.plan.rstrip() + "\nmax_registers = 32\n[[launch]]" + twice + "max_registers = 64\n"
+    failure = verdict_on(SQUARE, plan=plan).failure
+    assert failure is not None and (failure.stage, failure.reason) == (Stage.BUILD, "bad_plan")
 
 
 def test_a_compiler_error_names_its_line() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from tests.judge.bench import judge_for
@@ -12,11 +14,12 @@ from tests.judge.kernels import SOFTMAX, SQUARE, candidate_of, task_of
 from warpsmith.errors import ProgramError
 from warpsmith.judge import judge_folder, render
 from warpsmith.judge.render import quote
+from warpsmith.task import admit, task_from_module
 
 
 def shown(source: str) -> str:
     candidate = candidate_of(SQUARE, source)
-    console = Console(width=110, height=60, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console = Console(width=110, height=60, record=True, file=io.StringIO())
     console.print(render(judge_for(task_of(SQUARE)).judge(candidate), candidate))
     return console.export_text()
 
@@ -75,3 +78,14 @@ def test_a_tunable_that_the_plan_does_not_know_is_refused(tmp_path: Path, tunabl
 def test_a_folder_without_a_program_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProgramError):
         judge_folder(judge_for(task_of(SOFTMAX)), tmp_path)
+
+
+def test_a_task_that_does_not_depend_on_its_inputs_is_marked() -> None:
+    class Flat(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.softmax(x, -1).sum(-1)
+
+    admission = admit(task_from_module(Flat(), (torch.randn(4, 8),), name="flat"))
+    console = Console(width=110, record=True, file=io.StringIO())
+    console.print(render(judge_for(task_of(SQUARE)).judge(candidate_of(SQUARE)), None, admission))
+    assert "Marked: no family of inputs shows that the outputs depend on x" in console.export_text()

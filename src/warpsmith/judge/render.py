@@ -10,12 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 from warpsmith.records import Candidate, Diagnostic, Failure, Stage, Timing, Verdict
+from warpsmith.task import Admission
 
 _SHOWN_DIAGNOSTICS = 5
 
 
-def render(verdict: Verdict, candidate: Candidate | None = None) -> RenderableType:
-    """Return a verdict as a Rich renderable. With the candidate, source lines are quoted."""
+def render(verdict: Verdict, candidate: Candidate | None = None, admission: Admission | None = None) -> RenderableType:
+    """Return a verdict as a Rich renderable.
+
+    With the candidate, source lines are quoted. With the task's admission, a task that does not depend on its
+    arguments, or only on some families of inputs, is marked: passing says less there.
+    """
     source = candidate.program.source if candidate else ""
     parts: list[RenderableType] = [_headline(verdict)]
     if verdict.failure is not None:
@@ -24,6 +29,8 @@ def render(verdict: Verdict, candidate: Candidate | None = None) -> RenderableTy
         parts.append(_families(verdict))
     if verdict.profile is not None:
         parts.append(Text.assemble(("Bottleneck ", "bold"), f"{verdict.profile.bottleneck}. {verdict.profile.advice}"))
+    if admission is not None and not (admission.admitted and admission.nominal):
+        parts.append(_mark(admission))
     parts.append(_stages(verdict))
     return Panel(Group(*parts), title=f"candidate {verdict.candidate_key}", title_align="left")
 
@@ -100,6 +107,17 @@ def _families(verdict: Verdict) -> Table:
         numbers = (f"{value:.3g}" for value in (result.error, result.reference_error, result.limit))
         table.add_row(result.family, str(result.seed), *numbers, style=style)
     return table
+
+
+def _mark(admission: Admission) -> Text:
+    text = Text("Marked: ", style="yellow")
+    if admission.degenerate:
+        text.append(f"no family of inputs shows that the outputs depend on {', '.join(admission.degenerate)}. ")
+    if admission.constant:
+        text.append(f"Output {', '.join(admission.constant)} is constant. ")
+    if admission.admitted:
+        text.append("The task's own inputs do not show all that it depends on; other families do.")
+    return text
 
 
 def _stages(verdict: Verdict) -> Text:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 SAMPLE = 64
 SECTOR = 32
+LANES = np.arange(32)
 _ARITHMETIC = ("fp32", "fp64", "fp16", "int", "special", "convert", "control")
 _OTHERS = ("shared", "global", "local", "atomic", "barrier", "shuffle", "other")
 CLASSES = (*_ARITHMETIC, *_OTHERS)
@@ -95,9 +96,15 @@ class Counting:
             self.wavefronts += warps * passes
             return
         sample, scale = _sample(fragment, warps)
-        ids, lane, where = fragment.warp_ids, fragment.slots & 31, at
+        where = at if sample is None else at[sample]
+        if len(where) == 32 * min(warps, SAMPLE):
+            uniform = _uniform_passes(where.reshape(-1, 32), width)
+            if uniform:
+                self.wavefronts += warps * uniform
+                return
+        ids, lane = fragment.warp_ids, fragment.slots & 31
         if sample is not None:
-            ids, lane, where = ids[sample], lane[sample], where[sample]
+            ids, lane = ids[sample], lane[sample]
         self.wavefronts += _wavefronts(ids, lane, where, width) * scale
 
     def local_access(self, fragment: Fragment, site: Site) -> None:
@@ -185,6 +192,16 @@ def _distinct(ids: Array, values: Array) -> int:
     order = np.lexsort((values, ids))
     ids, values = ids[order], values[order]
     return 1 + int(np.count_nonzero((values[1:] != values[:-1]) | (ids[1:] != ids[:-1])))
+
+
+def _uniform_passes(at: Array, width: int) -> int:
+    """Passes for each warp (a row of `at`) if all threads of a warp read one place, or consecutive ones; else 0."""
+    steps = at - at[:, :1]
+    if not steps.any():
+        return 1
+    if bool((steps == LANES * width).all()) and width >= 4:
+        return width // 4
+    return 0
 
 
 def _wavefronts(ids: Array, lane: Array, at: Array, width: int) -> int:

@@ -48,6 +48,7 @@ class Code:
     lengths: tuple[int, ...]
     live: tuple[tuple[int, ...], ...]
     slots: dict[str, int]
+    homes: dict[str, DType]
     sites: tuple[Site, ...]
     members: tuple[tuple[int, int] | None, ...]
     text: str
@@ -669,6 +670,7 @@ def emit(flow: Flow, addresses: dict[str, int]) -> Code:
         tuple(sum(count for _, count in one) for one in classes),
         tuple(tuple(sorted(emitter.slots[name] for name in block.live_in)) for block in flow.blocks),
         emitter.slots,
+        emitter.home,
         tuple(emitter.sites),
         tuple(_member_mask(emitter, block) for block in flow.blocks),
         source,

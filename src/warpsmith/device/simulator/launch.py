@@ -34,7 +34,6 @@ class KernelRun:
 
     code: Code
     flow: Flow
-    homes: Mapping[str, Any]
     spec: GpuSpec
     arena: Arena
     memory: Memory

@@ -59,7 +59,7 @@ class Chunk:
         self.slots = run.slots(block_count)
         self.barrier_values: tuple[str, Array] | None = None
         registers: list[Any] = [None] * len(self.code.slots)
-        zero = {name: np.zeros(1, run.homes[name]) for name in self.flow.blocks[0].live_in}
+        zero = {name: np.zeros(1, run.code.homes[name]) for name in self.flow.blocks[0].live_in}
         for name, value in zero.items():
             registers[self.code.slots[name]] = value
         first = Fragment(registers, self.slots, self.block_slots, True)
@@ -340,7 +340,7 @@ class Chunk:
             total = np.bincount(ids, minlength=self.block_count)
             name = end.instruction.modifiers
             result = ones if "popc" in name else (ones == total) if "and" in name else (ones > 0)
-            home = self.run_state.homes[target.name]
+            home = self.code.homes[target.name]
             value = result[ids]
             value = value if home.kind == "b" else value.astype(np.int32).view(home)
             fragment.R[self.code.slots[target.name]] = value

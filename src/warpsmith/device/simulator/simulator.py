@@ -7,14 +7,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from warpsmith.device.arena import Arena
 from warpsmith.device.simulator import launch as launching
 from warpsmith.device.simulator.counters import Counting
-from warpsmith.device.simulator.emit import Code, Emitter, emit
+from warpsmith.device.simulator.emit import Code, emit
 from warpsmith.device.simulator.estimate import estimate
 from warpsmith.device.simulator.flow import Flow, flow
 from warpsmith.device.simulator.memory import GLOBAL_BASE, Memory
@@ -46,7 +46,7 @@ class _Loaded:
     """A parsed module and the kernels of it that were translated."""
 
     module: Module
-    kernels: dict[str, tuple[Flow, Code, Mapping[str, Any]]]
+    kernels: dict[str, tuple[Flow, Code]]
 
 
 class Simulator:
@@ -94,7 +94,7 @@ class Simulator:
             if wrong:
                 findings.append(Finding("invalid_launch", launch.kernel, 0, wrong))
                 break
-            flow_, code, homes = self._kernel(loaded, launch.kernel, addresses)
+            flow_, code = self._kernel(loaded, launch.kernel, addresses)
             arguments = _arguments(flow_, launch, arena)
             counting = Counting(code, flow_, len(arena.data)) if count else None
             sanitizer = None
@@ -104,7 +104,6 @@ class Simulator:
             run = launching.KernelRun(
                 code,
                 flow_,
-                homes,
                 self._spec,
                 arena,
                 memory,
@@ -153,12 +152,11 @@ class Simulator:
         return loaded
 
     @staticmethod
-    def _kernel(loaded: _Loaded, name: str, addresses: dict[str, int]) -> tuple[Flow, Code, Mapping[str, Any]]:
+    def _kernel(loaded: _Loaded, name: str, addresses: dict[str, int]) -> tuple[Flow, Code]:
         """Translate a kernel, once. Module variables stand first in every arena, so their addresses never change."""
         if name not in loaded.kernels:
             blocks = flow(loaded.module, name)
-            code = emit(blocks, addresses)
-            loaded.kernels[name] = (blocks, code, Emitter(blocks, addresses).home)
+            loaded.kernels[name] = (blocks, emit(blocks, addresses))
         return loaded.kernels[name]
 
     def _invalid(self, launch: BoundLaunch, module: Module) -> str:

@@ -69,16 +69,18 @@ def shuffle(mode: str) -> Callable[..., tuple[Array, Array]]:
 
 def _gather(chunk: Chunk, fragment: Fragment, line: int, value: Array, source: Array) -> Array:
     """Read `value` of another lane of the warp."""
+    wanted = (fragment.slots & ~31) + source
     if fragment.full and chunk.whole_warps:
-        return value.take((fragment.slots & ~31) + source)
+        direct: Array = value.take(wanted)
+        return direct
     place = np.full(chunk.slot_count, -1, I8)
     place[fragment.slots] = np.arange(fragment.n)
-    found = place[(fragment.slots & ~31) + source]
+    found = place[wanted]
+    taken: Array = value.take(np.maximum(found, 0))
     absent = found < 0
     if absent.any():
         chunk.report_absent(fragment, int(np.flatnonzero(absent)[0]), line)
-        return np.where(absent, value.dtype.type(0), value.take(np.maximum(found, 0)))
-    taken: Array = value.take(found)
+        taken[absent] = 0
     return taken
 
 

@@ -66,8 +66,8 @@ class Scope:
 
     @property
     def integer(self) -> str:
-        """The type of indices."""
-        return "long long" if self.wide else "int"
+        """The type of indices: one word, so that it can be written like a function to convert."""
+        return "ptrdiff_t" if self.wide else "int"
 
     def printer(self) -> Printer:
         """A printer for this region's expressions."""

@@ -74,10 +74,10 @@ def columns(rows: int, scope: Scope) -> Mapping:
     """A block takes 32 neighbouring rows, so that reads coalesce, and HEIGHT threads share each."""
     height = scope.tunable("HEIGHT")
     place = "int(blockIdx.x) * 32 + int(threadIdx.x)"
-    setup = [f"const int row = {place};"]
+    setup = [f"const {scope.integer} row = {place};"]
     inside = ""
     if rows % 32:
-        setup = [f"const bool inside = {place} < ROWS;", f"const int row = inside ? {place} : ROWS - 1;"]
+        setup = [f"const bool inside = {place} < ROWS;", f"const {scope.integer} row = inside ? {place} : ROWS - 1;"]
         inside = "inside"
     return Mapping(
         (*setup, "const int lane = threadIdx.y;"), height, f"column_reduce<32, {height}>", "column_reduce",

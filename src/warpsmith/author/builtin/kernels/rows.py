@@ -176,7 +176,7 @@ class _Kernel:
             whole = groups == 1 or threads == "1"
             guarded = body if whole else [f"if (COLS % {threads} == 0 || j < COLS) {{", *indented(body), "}"]
             text = ["#pragma unroll", "for (int item = 0; item < ITEMS; ++item) {"]
-            return [*text, f"    const int j = {place};", *indented(guarded), "}"]
+            return [*text, f"    const {self.scope.integer} j = {place};", *indented(guarded), "}"]
         unroll = (
             "#pragma unroll" if threads == "1" and groups <= 32 else f"#pragma unroll {self.scope.tunable('UNROLL')}"
         )

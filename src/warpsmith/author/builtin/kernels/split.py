@@ -73,21 +73,21 @@ class _Split:
 
     def _sliced(self, printer: Printer, sinks: Sequence[Sink]) -> list[str]:
         """Run over this block's slice of the row."""
-        groups = self.frame.lanes.group.extent
+        groups, integer = self.frame.lanes.group.extent, self.scope.integer
         text = hoist(printer, [sink.value for sink in sinks], self.frame.inner)
         body = self.frame.lanes.body(printer.fork(), sinks)
         return [
             *text,
-            f"constexpr int COLS = {groups}, SLICE = (COLS + {self.splits} - 1) / {self.splits};",
-            "const int last = min(COLS, (int(blockIdx.y) + 1) * SLICE);",
-            f"for (int j = blockIdx.y * SLICE + threadIdx.x; j < last; j += {self.block}) {{",
+            f"constexpr {integer} COLS = {groups}, SLICE = (COLS + {self.splits} - 1) / {self.splits};",
+            f"const {integer} last = min(COLS, ({integer}(blockIdx.y) + 1) * SLICE);",
+            f"for ({integer} j = blockIdx.y * SLICE + threadIdx.x; j < last; j += {self.block}) {{",
             *indented(body),
             "}",
         ]
 
     def _partial(self, name: str, steps: Sequence[Step], done: Sequence[Step]) -> tuple[str, Launch]:
         printer = self.scope.printer()
-        body = ["const int row = blockIdx.x;", *self._gather(done)]
+        body = [f"const {self.scope.integer} row = blockIdx.x;", *self._gather(done)]
         for step in steps:
             body.append(f"auto {step.variable} = {step.ctype}::empty();")
         body += self._sliced(printer, [step.sink(self.frame.lanes.linear) for step in steps])
@@ -105,7 +105,7 @@ class _Split:
     def _final(self, done: Sequence[Step]) -> tuple[str, Launch]:
         printer = self.scope.printer()
         elements, rows = self.frame.element_stores(), self.frame.row_stores()
-        body = ["const int row = blockIdx.x;", *self._gather(done)]
+        body = [f"const {self.scope.integer} row = blockIdx.x;", *self._gather(done)]
         if elements:
             body += self._sliced(printer, elements)
         if rows:
