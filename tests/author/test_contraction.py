@@ -67,7 +67,11 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 
 # Deep and wide enough that every gene has a choice; no extent is a multiple of a tile.
-DEEP: Case = (lambda a, b, c: torch.tanh(a @ b) + c, (_normal(36, 268) / 9, _normal(268, 44) / 9, _normal(36, 44)), 2e-6)
+DEEP: Case = (
+    lambda a, b, c: torch.tanh(a @ b) + c,
+    (_normal(36, 268) / 9, _normal(268, 44) / 9, _normal(36, 44)),
+    2e-6,
+)
 
 
 def anchor(compiled: Compiled) -> str:
@@ -204,7 +208,9 @@ def test_tiles_fit_shared_memory_and_registers(checker: Checker, m: int, depth: 
     region = anchor(default)
     (tiles,) = (g.choices for g in default.genes[region] if g.name == "tile")
     for tile in tiles[:: max(1, len(tiles) // 4)]:
-        recipe = Recipe().choosing(region, "algorithm", "tiled").choosing(region, "tile", tile).choosing(region, "stages", 2)
+        recipe = (
+            Recipe().choosing(region, "algorithm", "tiled").choosing(region, "tile", tile).choosing(region, "stages", 2)
+        )
         compiled = compile_graph(graph, recipe, GPU)
         depths = dict(compiled.program.plan.tunables)["TILE_K"]
         build = checker.builder.build(compiled.program, {**dict(compiled.tunables), "TILE_K": max(depths)}, "sm_90")
@@ -215,7 +221,18 @@ def test_tiles_fit_shared_memory_and_registers(checker: Checker, m: int, depth: 
 def test_large_products_start_with_large_tiles_and_small_ones_with_enough_blocks() -> None:
     def first_tile(m: int, n: int) -> str:
         graph = _product(m, 256, n)
-        return str(next(g for g in compile_graph(graph, Recipe(), GPU).genes["mm.product"] if g.name == "tile").choices[0])
+        return str(
+            next(g for g in compile_graph(graph, Recipe(), GPU).genes["mm.product"] if g.name == "tile").choices[0]
+        )
 
     assert first_tile(4096, 4096) == "128x128/8x8"
     assert first_tile(256, 256) != first_tile(4096, 4096)
+
+
+def test_a_convolution_writes_vectors_that_cross_rows_of_the_image(checker: Checker) -> None:
+    """Rows of 6 are no multiple of 4, images of 36 are: neighbouring elements are seen to be neighbours."""
+    task = checker.task(Wrapped(lambda x, w: F.conv2d(x, w, padding=1)), _normal(2, 3, 6, 6), _normal(4, 3, 3, 3))
+    region = anchor(checker.compile(task))
+    compiled = checker.compile(task, Recipe().choosing(region, "algorithm", "direct").choosing(region, "vec", 4))
+    assert "reinterpret_cast<Vec<float, 4>*>(out)" in compiled.program.source
+    assert checker.largest_error(task, compiled) <= 1e-6

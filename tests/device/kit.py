@@ -26,7 +26,13 @@ SIMULATOR = Simulator(GPU)
 def compile_ptx(source: str) -> str:
     """Compile CUDA C++ to PTX for sm_90."""
     _, program = nvrtc.nvrtcCreateProgram(source.encode(), b"kernel.cu", 0, [], [])
-    options = [b"--gpu-architecture=sm_90", b"-lineinfo", b"-default-device", f"-I{INCLUDE}".encode()]
+    options = [
+        b"--gpu-architecture=sm_90",
+        b"-lineinfo",
+        b"-default-device",
+        f"-I{INCLUDE}".encode(),
+        f"-I{INCLUDE}/cccl".encode(),
+    ]
     (result,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
     _, size = nvrtc.nvrtcGetProgramLogSize(program)
     log = b" " * size

@@ -192,6 +192,20 @@ def test_carries_run_through_long_additions(rows):
     check(text, rows, lambda a, b, c: c - (a < b))
 
 
+@FEW
+@given(rows=rows3)
+def test_differences_of_bytes(rows):
+    def each(a, b, c):
+        return int.from_bytes([abs(x - y) for x, y in zip(a.to_bytes(4, "little"), b.to_bytes(4, "little"))], "little")
+
+    check("vabsdiff4.u32.u32.u32 {d}, {0}, {1}, {2};", rows, each)
+    check(
+        "vabsdiff4.u32.u32.u32.add {d}, {0}, {1}, {2};",
+        rows,
+        lambda a, b, c: c + sum(each(a, b, c).to_bytes(4, "little")),
+    )
+
+
 def test_packed_16_bit_integers():
     a, b = np.array([1, -5, 300, -32768], np.int16), np.array([-1, 7, 200, 32767], np.int16)
     packed = [a.view(np.uint32), b.view(np.uint32)]

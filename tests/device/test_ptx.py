@@ -7,7 +7,8 @@ import pytest
 
 from tests.device.kit import GPU, build, compile_ptx, instruction, launch, spec
 from warpsmith.device.simulator import Simulator
-from warpsmith.device.simulator.ptx import Address, Float, Instruction, Integer, Pair, Register, Symbol, Vector, parse
+from warpsmith.device.simulator.parse import parse
+from warpsmith.device.simulator.ptx import Address, Float, Instruction, Integer, Pair, Register, Symbol, Vector
 from warpsmith.errors import SimulatorError
 from warpsmith.records import BoundPlan
 

@@ -221,6 +221,32 @@ def test_votes_matches_and_warp_reductions():
         assert (got[5, warp] == 0).all()
 
 
+def test_cooperative_groups_and_shuffled_halves():
+    source = """#include <cooperative_groups.h>
+    #include <cooperative_groups/reduce.h>
+    #include <cuda_fp16.h>
+    namespace cg = cooperative_groups;
+    extern "C" __global__ void k(const int* x, int* out) {
+        auto block = cg::this_thread_block(); auto warp = cg::tiled_partition<32>(block); auto tile = cg::tiled_partition<8>(warp);
+        int i = block.thread_rank(), v = x[i];
+        out[i] = cg::reduce(warp, v, cg::plus<int>()); out[i + 64] = cg::reduce(tile, v, cg::greater<int>());
+        if (v % 3 == 0) { auto here = cg::coalesced_threads(); out[i + 128] = here.size() * 100 + here.thread_rank(); } else out[i + 128] = tile.shfl(v, 2);
+        __half2 h = __shfl_xor_sync(~0u, __floats2half2_rn(v, -v), 1); out[i + 192] = __low2float(h) - 2 * __high2float(h);
+    }"""
+    x = np.random.default_rng(8).integers(0, 50, 64)
+    got = one(source, {"x": ints(x)}, 256, 1, 64).reshape(4, 64)
+    assert got[0].tolist() == np.repeat(x.reshape(2, 32).sum(1), 32).tolist()
+    assert got[1].tolist() == np.repeat(x.reshape(8, 8).max(1), 8).tolist()
+    fits = x % 3 == 0
+    for i in range(64):
+        warp = slice(i // 32 * 32, i // 32 * 32 + 32)
+        if fits[i]:
+            assert got[2, i] == fits[warp].sum() * 100 + fits[warp][: i % 32].sum()
+        elif fits[i // 8 * 8 + 2] == fits[i]:
+            assert got[2, i] == x[i // 8 * 8 + 2]
+    assert got[3].tolist() == (3 * x[np.arange(64) ^ 1]).tolist()
+
+
 def test_barrier_reductions():
     source = (
         HEADER

@@ -6,11 +6,16 @@ import atexit
 import tempfile
 from functools import cache
 
+import torch
+
 from warpsmith.device.catalog import gpu
 from warpsmith.device.simulator import Simulator
 from warpsmith.judge import Judge
 from warpsmith.program import Builder
 from warpsmith.records import Task
+
+# Tensors here are small; threads only wait for each other.
+torch.set_num_threads(1)
 
 
 @cache

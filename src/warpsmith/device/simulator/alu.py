@@ -1,8 +1,4 @@
-"""Register-to-register instructions: from opcode and modifiers to an `Operation`.
-
-Approximate functions (`.approx`, `.full`) are computed in float64 and rounded; the hardware's may differ from that
-by up to 2 units in the last place. `.ftz` flushes float32 subnormals on the way in and out.
-"""
+"""Register-to-register instructions: from opcode and modifiers to an `Operation`."""
 
 from __future__ import annotations
 
@@ -14,14 +10,24 @@ from numpy.typing import NDArray
 
 from warpsmith.device.simulator import compare, fma, half, integer
 from warpsmith.device.simulator.conversion import cvt
-from warpsmith.device.simulator.convert import flush, saturate
 from warpsmith.device.simulator.decode import BOOL, DTYPES, Modifiers, Operation, operation
+from warpsmith.device.simulator.floats import (
+    MODES,
+    SPECIAL,
+    approximate_quotient,
+    copysign,
+    float_class,
+    fused,
+    guarded,
+    half_operation,
+    signed_zero,
+    special,
+    xor_sign,
+)
 from warpsmith.device.simulator.ptx import Instruction, Integer
 
 Array = NDArray[Any]
 Function = Callable[..., Any]
-F4, F8 = fma.F4, fma.F8
-MODES = ("rn", "rz", "rm", "rp")
 SIGNED = {"u16": "s16", "u32": "s32", "u64": "s64", "b16": "s16", "b32": "s32", "b64": "s64"}
 
 
@@ -30,53 +36,12 @@ def _wrapping(kind: str) -> str:
     return SIGNED.get(kind, kind)
 
 
-def _float_class(kind: str) -> str:
-    return {"f32": "fp32", "f64": "fp64"}.get(kind, "fp16")
-
-
-def _guarded(function: Function, ftz: bool, sat: bool) -> Function:
-    """Add flushing of subnormals and saturation to a float function."""
-    if ftz and sat:
-        return lambda *values: saturate(flush(function(*(flush(value) for value in values))))
-    if ftz:
-        return lambda *values: flush(function(*(flush(value) for value in values)))
-    if sat:
-        return lambda *values: saturate(function(*values))
-    return function
-
-
-def _half(instruction: Instruction, name: str, kind: str, modifiers: Modifiers, operands: int) -> Operation:
-    """Decode arithmetic on f16, bf16 and their pairs."""
-    modifiers.take("rn")
-    modifiers.take("ftz")
-    relu, sat = modifiers.take("relu"), modifiers.take("sat")
-    if "ftz" in instruction.modifiers and not kind.startswith("f16"):
-        raise instruction.fail(".ftz does not apply")
-    modifiers.done()
-    brain = kind.startswith("bf16")
-    function = half.scalar16(name, brain, relu=relu, sat=sat)
-    if "ftz" in instruction.modifiers:
-        function = _flushing16(function)
-    if kind.endswith("x2"):
-        function = half.packed(function, brain)
-    return operation(function, (kind,) * operands, kind, "fp16")
-
-
-def _flushing16(function: Function) -> Function:
-    """Flush float16 subnormals on the way in and out."""
-
-    def flush16(values: Array) -> Array:
-        return np.where(np.abs(values) < np.finfo(np.float16).tiny, np.copysign(np.float16(0), values), values)
-
-    return lambda *values: flush16(function(*(flush16(value) for value in values)))
-
-
 def _add(instruction: Instruction) -> Operation:
     name = instruction.opcode
     modifiers = Modifiers(instruction)
     kind = modifiers.type()
     if kind in ("f16", "bf16", "f16x2", "bf16x2"):
-        return _half(instruction, name, kind, modifiers, 2)
+        return half_operation(instruction, name, kind, modifiers, 2)
     if kind in ("s16x2", "u16x2"):
         modifiers.done()
         return operation(integer.packed16(np.add, kind), (kind, kind), kind, "int")
@@ -88,7 +53,7 @@ def _add(instruction: Instruction) -> Operation:
         plain: Function = {"add": np.add, "sub": np.subtract, "mul": np.multiply}[name]
         directed = fma.directed32 if kind == "f32" else fma.directed64
         function = plain if mode == "rn" else directed(name, mode)
-        return operation(_guarded(function, ftz, sat), (kind, kind), kind, _float_class(kind))
+        return operation(guarded(function, ftz, sat), (kind, kind), kind, float_class(kind))
     if modifiers.take("cc"):
         modifiers.done()
         return _carry(name, kind, carry_in=False, carry_out=True)
@@ -137,7 +102,7 @@ def _mul(instruction: Instruction) -> Operation:
 
 def _mad(instruction: Instruction) -> Operation:
     if not any(name in instruction.modifiers for name in ("lo", "hi", "wide")):
-        return _fma(instruction)
+        return fused(instruction)
     modifiers = Modifiers(instruction)
     part = modifiers.one_of("lo", "hi", "wide")
     sat, carry_out = modifiers.take("sat"), modifiers.take("cc")
@@ -187,23 +152,6 @@ def _mul24(instruction: Instruction) -> Operation:
     return operation(apply, (kind,) * count, kind, "int")
 
 
-def _fma(instruction: Instruction) -> Operation:
-    modifiers = Modifiers(instruction)
-    kind = modifiers.type()
-    if kind in ("f16", "bf16", "f16x2", "bf16x2"):
-        return _half(instruction, "fma", kind, modifiers, 3)
-    mode = modifiers.one_of(*MODES, default="rn")
-    ftz, sat = modifiers.take("ftz"), modifiers.take("sat")
-    modifiers.done()
-    if kind == "f32":
-        function: Function = fma.fma32 if mode == "rn" else fma.directed32("fma", mode)
-    elif kind == "f64":
-        function = fma.fma64 if mode == "rn" else fma.directed64("fma", mode)
-    else:
-        raise instruction.fail("no such type of fma")
-    return operation(_guarded(function, ftz, sat), (kind, kind, kind), kind, _float_class(kind))
-
-
 def _div(instruction: Instruction) -> Operation:
     modifiers = Modifiers(instruction)
     kind = modifiers.type()
@@ -214,15 +162,10 @@ def _div(instruction: Instruction) -> Operation:
         directed = fma.directed32 if kind == "f32" else fma.directed64
         function: Function = directed("div", mode) if mode in ("rz", "rm", "rp") else np.divide
         if mode == "approx":
-            function = _approximate_quotient
-        return operation(_guarded(function, ftz, False), (kind, kind), kind, "special")
+            function = approximate_quotient
+        return operation(guarded(function, ftz, False), (kind, kind), kind, "special")
     modifiers.done()
     return operation(integer.divide, (kind, kind), kind, "special")
-
-
-def _approximate_quotient(a: Array, b: Array) -> Array:
-    """`div.approx.f32` multiplies by the reciprocal, which is flushed to 0 for divisors above 2**126."""
-    return np.where(np.isfinite(b) & (np.abs(b) > np.float32(2.0**126)), a * np.copysign(np.float32(0), b), a / b)
 
 
 def _rem(instruction: Instruction) -> Operation:
@@ -232,74 +175,18 @@ def _rem(instruction: Instruction) -> Operation:
     return operation(integer.remainder, (kind, kind), kind, "special")
 
 
-SPECIAL: dict[str, Callable[[Array], Array]] = {
-    "rcp": lambda a: 1.0 / a,
-    "sqrt": np.sqrt,
-    "rsqrt": lambda a: 1.0 / np.sqrt(a),
-    "ex2": np.exp2,
-    "lg2": np.log2,
-    "sin": lambda a: np.sin(_turns(a)),
-    "cos": lambda a: np.cos(_turns(a)),
-    "tanh": np.tanh,
-}
-
-
-def _turns(angle: Array) -> Array:
-    """Reduce float64 angles as the hardware does: in turns, by a float32 product rounded toward zero."""
-    turns = fma.narrow(angle * np.float64(np.float32(1 / (2 * np.pi))), "rz").astype(F8)
-    return (turns - np.rint(turns)) * (2 * np.pi)
-
-
-def _special(instruction: Instruction) -> Operation:
-    """Decode the unary functions of the special unit, and their correctly rounded forms."""
-    name = instruction.opcode
-    modifiers = Modifiers(instruction)
-    kind = modifiers.type()
-    if kind in ("f16", "bf16", "f16x2", "bf16x2"):
-        modifiers.take("approx")
-        return _half(instruction, name, kind, modifiers, 1)
-    mode = modifiers.one_of(*MODES, "approx", default="approx")
-    ftz = modifiers.take("ftz")
-    modifiers.done()
-    if mode in ("rz", "rm", "rp"):
-        directed = fma.directed32 if kind == "f32" else fma.directed64
-        return operation(_guarded(directed(name, mode), ftz, False), (kind,), kind, "special")
-    exact = SPECIAL[name]
-    if kind == "f64":
-        if mode == "approx":
-            return operation(_coarse(exact), (kind,), kind, "special")
-        return operation(exact, (kind,), kind, "special")
-    if mode == "rn" and name == "sqrt":
-        return operation(_guarded(np.sqrt, ftz, False), (kind,), kind, "special")
-    return operation(_guarded(lambda a: exact(a.astype(F8)).astype(F4), ftz, False), (kind,), kind, "special")
-
-
-def _coarse(exact: Callable[[Array], Array]) -> Function:
-    """`rcp` and `rsqrt.approx.ftz.f64` look only at the upper 32 bits of their operand, and give only those."""
-    mask = np.uint64(0xFFFFFFFF00000000)
-
-    def apply(a: Array) -> Array:
-        subnormal = np.abs(a) < np.finfo(np.float64).tiny
-        upper = np.where(subnormal, np.copysign(0.0, a), a).view(np.uint64) & mask
-        result = exact(upper.view(F8))
-        result = np.where(np.abs(result) < np.finfo(np.float64).tiny, np.copysign(0.0, result), result)
-        return (result.view(np.uint64) & mask).view(F8)
-
-    return apply
-
-
 def _sign(instruction: Instruction) -> Operation:
     """Decode `neg` and `abs`."""
     name = instruction.opcode
     modifiers = Modifiers(instruction)
     kind = modifiers.type()
     if kind in ("f16", "bf16", "f16x2", "bf16x2"):
-        return _half(instruction, name, kind, modifiers, 1)
+        return half_operation(instruction, name, kind, modifiers, 1)
     ftz = modifiers.take("ftz")
     modifiers.done()
     function: Function = np.negative if name == "neg" else np.abs
-    family = _float_class(kind) if kind in ("f32", "f64") else "int"
-    return operation(_guarded(function, ftz, False), (kind,), kind, family)
+    family = float_class(kind) if kind in ("f32", "f64") else "int"
+    return operation(guarded(function, ftz, False), (kind,), kind, family)
 
 
 def _extreme(instruction: Instruction) -> Operation:
@@ -313,7 +200,7 @@ def _extreme(instruction: Instruction) -> Operation:
     if kind in ("f16", "bf16", "f16x2", "bf16x2"):
         if flip:
             raise instruction.fail(".xorsign is supported for f32 only")
-        return _half(instruction, f"{name}.NaN" if nan else name, kind, modifiers, 2)
+        return half_operation(instruction, f"{name}.NaN" if nan else name, kind, modifiers, 2)
     ftz, relu = modifiers.take("ftz"), modifiers.take("relu")
     modifiers.done()
     count = len(instruction.operands) - 1
@@ -326,34 +213,11 @@ def _extreme(instruction: Instruction) -> Operation:
         return operation(plain, (kind, kind), kind, "int")
     number = half.minimum if name == "min" else half.maximum
     propagating: Function = np.minimum if name == "min" else np.maximum
-    two: Function = _signed_zero(propagating, number) if nan else number
+    two: Function = signed_zero(propagating, number) if nan else number
     if flip:
-        two = _xor_sign(two)
+        two = xor_sign(two)
     function: Function = two if count == 2 else (lambda a, b, c: two(two(a, b), c))
-    return operation(_guarded(function, ftz, False), (kind,) * count, kind, _float_class(kind))
-
-
-def _signed_zero(propagating: Function, number: Function) -> Function:
-    """NaN if either is NaN, else as `number` does, which orders zeros."""
-
-    def apply(a: Array, b: Array) -> Array:
-        nan: Array = propagating(a, b)
-        other: Array = number(a, b)
-        return np.where(np.isnan(a) | np.isnan(b), nan, other)
-
-    return apply
-
-
-def _xor_sign(two: Function) -> Function:
-    """`.xorsign.abs`: the extreme of the absolute values, with the product of the signs."""
-
-    def apply(a: Array, b: Array) -> Array:
-        negative = np.signbit(a) ^ np.signbit(b)
-        extreme = two(np.abs(a), np.abs(b))
-        result: Array = np.where(negative, -extreme, extreme)
-        return result
-
-    return apply
+    return operation(guarded(function, ftz, False), (kind,) * count, kind, float_class(kind))
 
 
 def _logic(instruction: Instruction) -> Operation:
@@ -450,13 +314,6 @@ def _lop3(instruction: Instruction) -> Operation:
     return operation(lambda a, b, c, _: logic(a, b, c), ("s32",) * 3 + ("u32",), "s32", "int")
 
 
-def _copysign(instruction: Instruction) -> Operation:
-    modifiers = Modifiers(instruction)
-    kind = modifiers.type()
-    modifiers.done()
-    return operation(lambda sign, size: np.copysign(size, sign), (kind, kind), kind, _float_class(kind))
-
-
 def _sign_extend(instruction: Instruction) -> Operation:
     """Decode `szext`: keep the low bits, extended by zeros or by the sign."""
     modifiers = Modifiers(instruction)
@@ -487,6 +344,14 @@ def _bit_mask(instruction: Instruction) -> Operation:
     return operation(apply, ("u32", "u32"), "u32", "int")
 
 
+def _byte_differences(instruction: Instruction) -> Operation:
+    modifiers = Modifiers(instruction)
+    total = modifiers.take("add")
+    _, *kinds = (modifiers.type() for _ in range(3))
+    modifiers.done()
+    return operation(integer.byte_differences((kinds[0], kinds[1]), total), ("u32",) * 3, "u32", "int")
+
+
 OPERATIONS: dict[str, Callable[[Instruction], Operation]] = {
     "add": _add,
     "sub": _add,
@@ -497,10 +362,10 @@ OPERATIONS: dict[str, Callable[[Instruction], Operation]] = {
     "madc": _mad,
     "mul24": _mul24,
     "mad24": _mul24,
-    "fma": _fma,
+    "fma": fused,
     "div": _div,
     "rem": _rem,
-    **dict.fromkeys(SPECIAL, _special),
+    **dict.fromkeys(SPECIAL, special),
     "neg": _sign,
     "abs": _sign,
     "min": _extreme,
@@ -510,7 +375,8 @@ OPERATIONS: dict[str, Callable[[Instruction], Operation]] = {
     "shr": _shift,
     **dict.fromkeys(("bfe", "bfi", "brev", "clz", "popc", "bfind", "sad", "prmt", "shf", "dp4a", "dp2a"), _bits),
     "lop3": _lop3,
-    "copysign": _copysign,
+    "vabsdiff4": _byte_differences,
+    "copysign": copysign,
     "szext": _sign_extend,
     "bmsk": _bit_mask,
     "setp": compare.setp,

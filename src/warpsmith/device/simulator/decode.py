@@ -28,6 +28,11 @@ DTYPES: dict[str, DType] = {
     "pred": BOOL,
 }
 
+SHORT: dict[DType, str] = {
+    np.dtype(name): name for name in ("i1", "u1", "i2", "u2", "f2", "i4", "u4", "f4", "i8", "u8", "f8")
+}
+SHORT[BOOL] = "b1"
+
 
 class Modifiers:
     """The modifiers of an instruction, taken one by one; `done` complains about any that nobody asked for."""

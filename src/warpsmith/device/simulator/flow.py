@@ -8,32 +8,20 @@ Device functions are inlined at each call, with names of their own; a recursive 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
+from warpsmith.device.simulator.inline import Inliner, check_parameter_slots, parameter_access
+from warpsmith.device.simulator.liveness import CARRY, ENDS, reads_and_writes
 from warpsmith.device.simulator.ptx import (
-    Address,
-    Function,
-    Group,
     Instruction,
-    Integer,
     Label,
     Module,
-    Negated,
     Operand,
-    Pair,
     Register,
     Symbol,
     Variable,
-    Vector,
-    type_bytes,
 )
 from warpsmith.errors import SimulatorError
-
-CARRY = "%carry"
-MAX_INSTRUCTIONS = 200_000
-IGNORED = frozenset(("brkpt", "pmevent", "griddepcontrol", "prefetch", "prefetchu", "discard", "applypriority"))
-ENDS = frozenset(("bra", "brx", "ret", "exit", "trap"))
-NO_DESTINATION = IGNORED | ENDS | {"st", "red", "bar", "barrier", "membar", "fence", "nanosleep", "call", "cp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +89,17 @@ class Block:
     line: int = 0
 
     @property
+    def decides(self) -> tuple[str, ...]:
+        """Registers that say where to go from here."""
+        match self.end:
+            case Branch(predicate=name) | Switch(selector=name):
+                return (name,)
+            case Barrier(barrier=barrier, threads=threads):
+                return tuple(one.name for one in (barrier, threads) if isinstance(one, Register))
+            case _:
+                return ()
+
+    @property
     def targets(self) -> tuple[int, ...]:
         """Blocks that may come next."""
         match self.end:
@@ -134,11 +133,11 @@ def flow(module: Module, name: str) -> Flow:
     function = module.functions.get(name)
     if function is None or not function.entry:
         raise SimulatorError(f"the module has no kernel named {name}")
-    inlined = _Inliner(module)
+    inlined = Inliner(module)
     inlined.add(function, "", {}, ())
     parameters = {variable.name for variable in function.parameters}
-    items = [_parameter_access(item, parameters, inlined.registers) for item in inlined.items]
-    _check_parameter_slots(inlined.registers)
+    items = [parameter_access(item, parameters, inlined.registers) for item in inlined.items]
+    check_parameter_slots(inlined.registers)
     blocks = _blocks(items, inlined.targets)
     registers = inlined.registers | {CARRY: "pred"}
     _liveness(blocks, registers)
@@ -172,158 +171,6 @@ def _layout(variables: Iterable[Variable], space: str, start: int) -> tuple[dict
             offsets[variable.name] = start
             start += variable.size
     return offsets, start
-
-
-# --------------------------------------------------------------------------------------------------------- inlining
-
-
-@dataclass
-class _Inliner:
-    """Copies function bodies into one list of instructions, renaming what is local to each copy."""
-
-    module: Module
-    items: list[Instruction | Label] = field(default_factory=list)
-    registers: dict[str, str] = field(default_factory=dict)
-    variables: list[Variable] = field(default_factory=list)
-    targets: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    copies: int = 0
-
-    def add(self, function: Function, suffix: str, names: dict[str, str], stack: tuple[str, ...]) -> None:
-        """Append the body; `names` maps formal parameters to those of the caller."""
-        if function.name in stack:
-            raise SimulatorError(f"recursive call of {function.name}: the simulator inlines every call")
-        self.registers.update({name + suffix: kind for name, kind in function.registers.items()})
-        renamed = {name: name + suffix for name in function.registers}
-        for variable in function.variables:
-            if variable.space in ("local", "param"):
-                renamed[variable.name] = variable.name + suffix
-            self.variables.append(replace(variable, name=renamed.get(variable.name, variable.name)))
-        labels = {item.name for item in function.body if isinstance(item, Label)} | set(function.targets)
-        renamed.update({label: label + suffix for label in labels})
-        renamed.update(names)
-        self.targets.update({one + suffix: tuple(t + suffix for t in many) for one, many in function.targets.items()})
-        end = Label(f" end{suffix}")
-        for item in function.body:
-            if isinstance(item, Label):
-                self.items.append(Label(item.name + suffix))
-            elif item.opcode == "call":
-                self._call(_rename(item, renamed), (*stack, function.name))
-            elif item.opcode == "ret" and suffix:
-                jump = _rename(item, renamed)
-                self.items.append(replace(jump, opcode="bra", modifiers=(), operands=(Symbol(end.name),)))
-            else:
-                self.items.append(_rename(item, renamed))
-        self.items.append(end)
-        if not suffix:
-            self.items.append(Instruction("exit", (), (), 0, "exit"))
-        if len(self.items) > MAX_INSTRUCTIONS:
-            raise SimulatorError(f"more than {MAX_INSTRUCTIONS} instructions once calls are inlined")
-
-    def _call(self, call: Instruction, stack: tuple[str, ...]) -> None:
-        results, callee, arguments = _call_parts(call)
-        function = self.module.functions.get(callee.name)
-        if function is None or not function.body:
-            raise call.fail(f"{callee.name} has no body in this module")
-        self.copies += 1
-        suffix = f"@{self.copies}"
-        names: dict[str, str] = {}
-        for formal, actual in zip((*function.returns, *function.parameters), (*results, *arguments), strict=True):
-            if not isinstance(actual, Symbol):
-                raise call.fail("an argument that is not a parameter variable")
-            names[formal.name] = actual.name
-        skip = Label(f" skip{suffix}")
-        if call.guard is not None:
-            guard = (Symbol(skip.name),)
-            self.items.append(
-                replace(call, opcode="bra", operands=guard, modifiers=(), guard_negated=not call.guard_negated)
-            )
-        self.add(function, suffix, names, stack)
-        self.items.append(skip)
-
-
-def _call_parts(call: Instruction) -> tuple[tuple[Operand, ...], Symbol, tuple[Operand, ...]]:
-    """Read `(results), function, (arguments)`, both lists optional."""
-    operands = list(call.operands)
-    first = operands.pop(0)
-    results: tuple[Operand, ...] = ()
-    if isinstance(first, Group):
-        results, first = first.items, operands.pop(0)
-    if not isinstance(first, Symbol) or len(operands) > 1:
-        raise call.fail("indirect calls are not supported")
-    arguments = operands[0] if operands else Group(())
-    if not isinstance(arguments, Group):
-        raise call.fail("a list of arguments is due")
-    return results, first, arguments.items
-
-
-def _rename(instruction: Instruction, names: Mapping[str, str]) -> Instruction:
-    guard = instruction.guard
-    if guard is not None:
-        guard = Register(names.get(guard.name, guard.name))
-    operands = tuple(_rename_operand(operand, names) for operand in instruction.operands)
-    return replace(instruction, operands=operands, guard=guard)
-
-
-def _rename_operand(operand: Operand, names: Mapping[str, str]) -> Operand:
-    match operand:
-        case Register(name):
-            return Register(names.get(name, name))
-        case Symbol(name, offset):
-            return Symbol(names.get(name, name), offset)
-        case Address(base, offset):
-            inner = _rename_operand(base, names)
-            assert isinstance(inner, Register | Symbol | Integer)
-            return Address(inner, offset)
-        case Vector(items):
-            return Vector(tuple(_rename_operand(item, names) for item in items))
-        case Group(items):
-            return Group(tuple(_rename_operand(item, names) for item in items))
-        case Pair(first, second):
-            return Pair(_rename_operand(first, names), _rename_operand(second, names))
-        case Negated(register):
-            return Negated(Register(names.get(register.name, register.name)))
-    return operand
-
-
-def _parameter_access(
-    item: Instruction | Label, kernel_parameters: set[str], registers: dict[str, str]
-) -> Instruction | Label:
-    """Turn accesses to the parameters of inlined calls into moves to and from registers made for them."""
-    if isinstance(item, Label) or item.opcode not in ("ld", "st") or "param" not in item.modifiers:
-        return item
-    where = item.operands[1 if item.opcode == "ld" else 0]
-    value = item.operands[0 if item.opcode == "ld" else 1]
-    if not isinstance(where, Address) or not isinstance(where.base, Symbol):
-        raise item.fail("a parameter whose address is computed")
-    if where.base.name in kernel_parameters:
-        return item
-    kind = item.modifiers[-1]
-    width = type_bytes(kind)
-    values = value.items if isinstance(value, Vector) else (value,)
-    slots = []
-    for position in range(len(values)):
-        slot = f"%param {where.base.name} {where.offset + position * width} {width}"
-        registers[slot] = f"b{8 * width}"
-        slots.append(Register(slot))
-    moves = (Vector(tuple(values)), Vector(tuple(slots)))
-    if item.opcode == "st":
-        moves = (moves[1], moves[0])
-    return replace(item, opcode="move", modifiers=(kind,), operands=moves)
-
-
-def _check_parameter_slots(registers: Mapping[str, str]) -> None:
-    """Parameters must be written and read in the same pieces."""
-    seen: dict[tuple[str, int], tuple[int, int]] = {}
-    for name in registers:
-        if name.startswith("%param "):
-            _, variable, offset, width = name.split(" ")
-            piece = int(offset), int(width)
-            for byte in range(piece[0], sum(piece)):
-                if seen.setdefault((variable, byte), piece) != piece:
-                    raise SimulatorError(f"parameter {variable} is written and read in different pieces")
-
-
-# ------------------------------------------------------------------------------------------------------------ blocks
 
 
 def waits_for_warp(instruction: Instruction) -> bool:
@@ -425,42 +272,6 @@ def _barrier(instruction: Instruction, target: int) -> Barrier:
     if names not in (["sync"], ["arrive"]):
         raise instruction.fail("unknown form of barrier")
     return Barrier(instruction, operands[0], operands[1] if len(operands) > 1 else None, names == ["arrive"], target)
-
-
-# ---------------------------------------------------------------------------------------------------------- liveness
-
-
-def registers_of(operand: Operand) -> list[str]:
-    """Names of the registers in an operand."""
-    match operand:
-        case Register(name):
-            return [name]
-        case Address(base, _):
-            return registers_of(base)
-        case Vector(items) | Group(items):
-            return [name for item in items for name in registers_of(item)]
-        case Pair(first, second):
-            return registers_of(first) + registers_of(second)
-        case Negated(register):
-            return [register.name]
-    return []
-
-
-def reads_and_writes(step: Instruction) -> tuple[list[str], list[str]]:
-    """Registers that an instruction reads and those that it writes."""
-    operands = list(step.operands)
-    writes: list[str] = []
-    reduces = step.opcode in ("bar", "barrier") and "red" in step.modifiers
-    if operands and (step.opcode not in NO_DESTINATION or reduces):
-        writes = registers_of(operands.pop(0))
-    reads = [name for operand in operands for name in registers_of(operand)]
-    if step.guard is not None:
-        reads.append(step.guard.name)
-    if "cc" in step.modifiers:
-        writes.append(CARRY)
-    if step.opcode in ("addc", "subc", "madc"):
-        reads.append(CARRY)
-    return reads, writes
 
 
 def _liveness(blocks: list[Block], registers: Mapping[str, str]) -> None:

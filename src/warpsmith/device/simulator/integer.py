@@ -235,6 +235,20 @@ def packed16(function: Callable[[Array, Array], Array], kind: str) -> Callable[[
     return apply
 
 
+def byte_differences(kinds: tuple[str, str], total: bool) -> Callable[[Array, Array, Array], Array]:
+    """Return `vabsdiff4`: absolute differences of bytes, side by side, or (`total`) their sum added to `c`."""
+    dtypes = [np.dtype(np.int8 if kind == "s32" else np.uint8) for kind in kinds]
+
+    def apply(a: Array, b: Array, c: Array) -> Array:
+        left, right = (value.view(dtype).reshape(-1, 4).astype(I4) for value, dtype in zip((a, b), dtypes))
+        differences = np.abs(left - right)
+        packed: Array = differences.astype(np.uint8).reshape(-1).view(U4)
+        summed: Array = (differences.sum(axis=1) + c).astype(U4)
+        return summed if total else packed
+
+    return apply
+
+
 def saturating(operation: str) -> Callable[[Array, Array], Array]:
     """Return signed 32-bit `add.sat` or `sub.sat`."""
 

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpsmith.device.simulator import warp
+from warpsmith.device.simulator.barriers import Barriers
 from warpsmith.device.simulator.flow import Barrier, Branch, Exit, Jump, Switch
 from warpsmith.device.simulator.fragment import Fragment, join
 from warpsmith.device.simulator.memory import Fault, Memory
-from warpsmith.device.simulator.ptx import Integer, Operand, Register
 from warpsmith.device.simulator.site import Site
 from warpsmith.records import GpuSpec
 
@@ -65,8 +65,7 @@ class Chunk:
         first = Fragment(registers, self.slots, self.block_slots, True)
         self.ready: dict[int, list[Fragment]] = {0: [first]}
         self.parked: dict[int, list[Fragment]] = {}
-        self.waiting: dict[int, list[tuple[Barrier, Fragment, Array | None]]] = {}
-        self.arrived: dict[int, Array] = {}
+        self.barriers = Barriers(self)
         self.alive = np.full(block_count, self.block_threads, np.int64)
         self.alive_total = first.n
         self.alive_masks = np.bitwise_or.reduceat(
@@ -92,7 +91,7 @@ class Chunk:
                 return True
             self.left -= 1
             self._step()
-        return not self.ready and not self.parked and not self.waiting
+        return not self.ready and not self.parked and not self.barriers.waiting
 
     def _wake(self) -> bool:
         """Called when nobody can run: let warps that wait in vain go on. Raises Fault where a barrier is stuck."""
@@ -102,8 +101,8 @@ class Chunk:
             self.report_absent(fragment, 0, self.flow.blocks[pc].line)
             self._execute(pc, fragment)
             return True
-        if self.waiting:
-            barrier, fragment, _ = next(iter(self.waiting.values()))[0]
+        if self.barriers.waiting:
+            barrier, fragment, _ = next(iter(self.barriers.waiting.values()))[0]
             line = barrier.instruction.line
             message = "some threads of the block wait at a barrier that the others never reach"
             raise Fault("barrier_divergence", fragment, 0, line, message)
@@ -156,7 +155,8 @@ class Chunk:
         index = np.flatnonzero(missing == 0)
         return fragment.select(index, live) if len(index) else None
 
-    def _put(self, pc: int, fragment: Fragment) -> None:
+    def put(self, pc: int, fragment: Fragment) -> None:
+        """Let a fragment go on at a block."""
         self.ready.setdefault(pc, []).append(fragment)
 
     def _execute(self, pc: int, fragment: Fragment) -> None:
@@ -178,7 +178,7 @@ class Chunk:
                 return
             self.left -= 1
             if self.ready or self.parked or self.left <= 0 or self.flow.blocks[pc].waits:
-                self._put(pc, fragment)
+                self.put(pc, fragment)
                 return
 
     def _branch(self, pc: int, end: Branch, fragment: Fragment) -> int:
@@ -192,8 +192,8 @@ class Chunk:
             self.run_state.account_divergence(self, fragment, predicate)
         yes, no = np.flatnonzero(predicate), np.flatnonzero(~predicate)
         taken, other = (no, yes) if end.negated else (yes, no)
-        self._put(end.taken, fragment.select(taken, self.code.live[end.taken]))
-        self._put(end.other, fragment.select(other, self.code.live[end.other]))
+        self.put(end.taken, fragment.select(taken, self.code.live[end.taken]))
+        self.put(end.other, fragment.select(other, self.code.live[end.other]))
         return -1
 
     def _leave(self, end: Exit | Switch | Barrier, fragment: Fragment) -> None:
@@ -202,7 +202,7 @@ class Chunk:
         elif isinstance(end, Switch):
             self._switch(end, fragment)
         else:
-            self._arrive(end, fragment)
+            self.barriers.arrive(end, fragment)
 
     def _exit(self, end: Exit, fragment: Fragment) -> None:
         if end.trap is not None:
@@ -213,7 +213,7 @@ class Chunk:
             ids = fragment.warp_ids
             np.bitwise_and.at(self.alive_masks, ids, ~(np.int64(1) << warp.lanes(fragment)))
             self._wake_parked()
-            self._release_all()
+            self.barriers.release_all()
 
     def _wake_parked(self) -> None:
         """Threads that ended no longer keep their warps waiting."""
@@ -227,133 +227,20 @@ class Chunk:
             lane = int(np.argmax(selector))
             raise Fault("out_of_bounds", fragment, lane, 0, "an indexed branch beyond its table")
         if selector.shape[0] == 1:
-            self._put(end.targets[int(selector[0])], fragment)
+            self.put(end.targets[int(selector[0])], fragment)
             return
         for target in sorted(set(end.targets)):
             chosen = [number for number, one in enumerate(end.targets) if one == target]
             index = np.flatnonzero(np.isin(selector, chosen))
             if len(index):
-                self._put(target, fragment.select(index, self.code.live[target]))
+                self.put(target, fragment.select(index, self.code.live[target]))
 
-    # -- barriers
-
-    def _operand(self, operand: Operand, fragment: Fragment) -> Array:
-        if isinstance(operand, Integer):
-            return np.array([operand.value], np.int64)
-        assert isinstance(operand, Register)
-        value: Array = fragment.R[self.code.slots[operand.name]].astype(np.int64)
-        return value
-
-    def _arrive(self, end: Barrier, fragment: Fragment) -> None:
-        values = self.barrier_values
-        self.barrier_values = None
-        ids = self._operand(end.barrier, fragment)
-        predicate = None if values is None else warp.expand(fragment, values[1])
-        if end.threads is None and fragment.n == self.alive_total and not self.waiting and ids.shape[0] == 1:
-            self._pass(end, fragment, predicate)
-            return
-        if ids.shape[0] == 1:
-            groups = [(int(ids[0]), fragment, predicate)]
-        else:
-            live = (*self.code.live[end.target], *self._threads_slot(end))
-            groups = []
-            for number in np.unique(ids).tolist():
-                index = np.flatnonzero(ids == number)
-                part = None if predicate is None else predicate.take(index)
-                groups.append((number, fragment.select(index, live), part))
-        for number, group, part in groups:
-            if not 0 <= number < 16:
-                raise Fault("invalid_launch", group, 0, end.instruction.line, f"there is no barrier {number}")
-            counts = self.arrived.setdefault(number, np.zeros(self.block_count, np.int64))
-            counts += np.bincount(group.block_ids, minlength=self.block_count)
-            if end.arrive:
-                self._put(end.target, group)
-            else:
-                self.waiting.setdefault(number, []).append((end, group, part))
-            self._release(number)
-
-    def _threads_slot(self, end: Barrier) -> tuple[int, ...]:
-        return (self.code.slots[end.threads.name],) if isinstance(end.threads, Register) else ()
-
-    def _release_all(self) -> None:
-        for number in list(self.waiting):
-            self._release(number)
-
-    def _release(self, number: int) -> None:
-        """Let the blocks go on whose threads have all arrived."""
-        parked = self.waiting.get(number)
-        if not parked:
-            return
-        needed = self.alive.copy()
-        for end, fragment, _ in parked:
-            if end.threads is not None:
-                count = warp.expand(fragment, self._operand(end.threads, fragment))
-                needed[fragment.block_ids] = count
-        counts = self.arrived[number]
-        done = (counts >= needed) & (counts > 0)
-        if not done.any():
-            return
-        counts[done] = 0
-        remaining: list[tuple[Barrier, Fragment, Array | None]] = []
-        released: list[tuple[Barrier, Fragment, Array | None]] = []
-        for end, fragment, predicate in parked:
-            going = done[fragment.block_ids]
-            if going.all():
-                released.append((end, fragment, predicate))
-                continue
-            live = (*self.code.live[end.target], *self._threads_slot(end))
-            for keep, into in ((going, released), (~going, remaining)):
-                index = np.flatnonzero(keep)
-                if len(index):
-                    part = None if predicate is None else predicate.take(index)
-                    into.append((end, fragment.select(index, live), part))
-        if remaining:
-            self.waiting[number] = remaining
-        else:
-            del self.waiting[number]
-        self._go_on(released)
-
-    def _go_on(self, released: list[tuple[Barrier, Fragment, Array | None]]) -> None:
-        if self.watch is not None and len({end.target for end, _, _ in released}) > 1:
-            self.watch.mixed_barriers([(end.instruction, fragment) for end, fragment, _ in released])
-        by_target: dict[int, list[tuple[Barrier, Fragment, Array | None]]] = {}
-        for entry in released:
-            by_target.setdefault(entry[0].target, []).append(entry)
-        for target, entries in by_target.items():
-            end = entries[0][0]
-            live = self.code.live[target]
-            fragment = join([one for _, one, _ in entries], live, self.slots)
-            predicate = None
-            if entries[0][2] is not None:
-                slots = np.concatenate([one.slots for _, one, _ in entries])
-                joined = np.concatenate([value for _, _, value in entries if value is not None])
-                predicate = joined[np.argsort(slots, kind="stable")]
-            self._pass(end, fragment, predicate)
-
-    def _pass(self, end: Barrier, fragment: Fragment, predicate: Array | None) -> None:
-        """Go on after a barrier, with the result of its reduction if it has one."""
-        if predicate is not None:
-            target = end.instruction.operands[0]
-            assert isinstance(target, Register)
-            ids = fragment.block_ids
-            ones = np.bincount(ids, weights=predicate, minlength=self.block_count).astype(np.int64)
-            total = np.bincount(ids, minlength=self.block_count)
-            name = end.instruction.modifiers
-            result = ones if "popc" in name else (ones == total) if "and" in name else (ones > 0)
-            home = self.code.homes[target.name]
-            value = result[ids]
-            value = value if home.kind == "b" else value.astype(np.int32).view(home)
-            fragment.R[self.code.slots[target.name]] = value
-        if self.watch is not None:
-            self.watch.block_barrier(fragment)
-        self._put(end.target, fragment)
+    # -- what the emitted code asks
 
     def warp_barrier(self, fragment: Fragment) -> None:
         """Order the accesses of each warp (`bar.warp.sync`)."""
         if self.watch is not None:
             self.watch.warp_barrier(fragment)
-
-    # -- what the emitted code asks
 
     def argument(self, name: str, offset: int, dtype: Any) -> Array:
         """A piece of a kernel argument."""

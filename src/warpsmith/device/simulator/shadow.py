@@ -7,7 +7,8 @@ both atomic or volatile, and nothing orders them. In one block, a barrier betwee
 
 An access knows its thread, the number of barriers its thread has passed (`epoch`) and of warp barriers (`sub`), and
 how often its block had released its writes to others (`version`). What is not found: a race hidden behind a later
-access of the same kind, and one between threads that passed different numbers of partial barriers.
+access of the same kind, one between threads that passed different numbers of partial barriers, and one between
+blocks of a kernel with fences and more than `MOST_BLOCKS` blocks.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 I4 = np.dtype(np.int32)
+MOST_BLOCKS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Order:
         self.block_slots = block_slots
         self.blocks = blocks
         self.fences = fences
-        self.seen = np.zeros((blocks, blocks), I4) if fences and blocks > 1 else None
+        self.seen = np.zeros((blocks, blocks), I4) if fences and 1 < blocks <= MOST_BLOCKS else None
         self.version = np.zeros(blocks, I4)
         self.released: dict[int, Array] = {}
 
@@ -58,7 +60,7 @@ class Order:
         same_block = past_block == block
         same_warp = past.thread >> 5 == now.thread >> 5
         within = same_block & ((past.epoch != now.epoch) | (same_warp & (past.sub != now.sub)))
-        between = np.zeros(same_block.shape, np.bool_)
+        between = ~same_block & (self.fences and self.blocks > MOST_BLOCKS)
         if self.seen is not None:
             between = ~same_block & (self.seen[block, np.maximum(past_block, 0)] > past.version)
         found: Array = same_thread | within | between

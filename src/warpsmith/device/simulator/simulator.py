@@ -18,7 +18,8 @@ from warpsmith.device.simulator.emit import Code, emit
 from warpsmith.device.simulator.estimate import estimate
 from warpsmith.device.simulator.flow import Flow, flow
 from warpsmith.device.simulator.memory import GLOBAL_BASE, Memory
-from warpsmith.device.simulator.ptx import Module, Variable, parse
+from warpsmith.device.simulator.parse import parse
+from warpsmith.device.simulator.ptx import Module, Variable
 from warpsmith.device.simulator.sanitizer import Initialised, Sanitizer
 from warpsmith.records import (
     BoundLaunch,

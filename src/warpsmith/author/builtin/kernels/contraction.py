@@ -9,7 +9,8 @@ from __future__ import annotations
 from warpsmith.author.builtin.kernels.contraction_direct import emit_direct
 from warpsmith.author.builtin.kernels.contraction_dot import emit_dot
 from warpsmith.author.builtin.kernels.contraction_layout import Layout
-from warpsmith.author.builtin.kernels.contraction_tiled import Tile, emit_tiled
+from warpsmith.author.builtin.kernels.contraction_tile import Tile
+from warpsmith.author.builtin.kernels.contraction_tiled import emit_tiled
 from warpsmith.author.builtin.kernels.emission import Gene, Genes, Kernels, Scope
 from warpsmith.author.builtin.regions import Region
 from warpsmith.records import GpuSpec

@@ -1,4 +1,4 @@
-"""A contraction laid out as a batched matrix product: out[batch, m, n] = Σ left[batch, m, depth] · right[batch, depth, n].
+"""A contraction laid out as a batched matrix product: out[b, m, n] = Σ left[b, m, depth] · right[b, depth, n].
 
 Every output dimension counts as m, n or batch by what varies along it, and dimensions of one kind are counted through
 by one linear index. So a convolution is a product of its weights with windows of its input, and the images of a

@@ -1,13 +1,13 @@
-"""Contractions by tiles: a block keeps a tile of both operands in shared memory, a thread a patch of sums in registers."""
+"""Contractions by tiles: a block keeps tiles of both operands in shared memory, a thread its sums in registers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from warpsmith.author.builtin.index import Axis, lift
-from warpsmith.author.builtin.kernels.contraction_layout import Along, Layout, Operand
+from warpsmith.author.builtin.kernels.contraction_layout import Layout, Operand
 from warpsmith.author.builtin.kernels.contraction_split import Partials
+from warpsmith.author.builtin.kernels.contraction_tile import PADS, Staging, Tile
 from warpsmith.author.builtin.kernels.emission import (
     Assign,
     Kernels,
@@ -23,66 +23,6 @@ from warpsmith.author.builtin.kernels.emission import (
 from warpsmith.author.builtin.scalar import Load, Local
 from warpsmith.records import DTYPE_BYTES, Launch
 
-# Static shared memory that a block may declare.
-_SHARED_BYTES = 48 * 1024
-# Words that a row of a transposed tile is longer than it holds, so that a column spreads over the banks.
-_PADS = (4, 0)
-
-
-@dataclass(frozen=True)
-class Tile:
-    """What a block computes (`m` x `n`) and what each of its threads does (`rows` x `cols`)."""
-
-    m: int
-    n: int
-    rows: int
-    cols: int
-
-    @staticmethod
-    def parse(text: str) -> Tile:
-        """Read `64x64/4x4`."""
-        block, thread = text.split("/")
-        (m, n), (rows, cols) = (map(int, part.split("x")) for part in (block, thread))
-        return Tile(m, n, rows, cols)
-
-    @property
-    def threads(self) -> int:
-        """Threads of a block."""
-        return (self.m // self.rows) * (self.n // self.cols)
-
-    def depths(self, layout: Layout, stages: int, step: int) -> tuple[int, ...]:
-        """Depths of a tile, each a multiple of `step`, that fit shared memory and the sum, the default first."""
-        size = DTYPE_BYTES[layout.dtype] * stages * (self.m + self.n + 2 * max(_PADS))
-        useful = max(8, 1 << (layout.depth - 1).bit_length())
-        fitting = [d for d in (16, 8, 32, 4) if d <= useful and d * size <= _SHARED_BYTES and d % step == 0]
-        return tuple(fitting if layout.depth > 8 else [d for d in fitting if d <= 8])
-
-
-@dataclass(frozen=True)
-class _Staging:
-    """How the tile of one operand comes into shared memory."""
-
-    operand: Operand
-    along: Along
-    vec: int
-    extent: int
-
-    @property
-    def lanes(self) -> Lanes:
-        return self.operand.lanes(self.along, self.vec)
-
-    @property
-    def tile(self) -> str:
-        return f"tile_{self.operand.side}"
-
-    @property
-    def base(self) -> str:
-        return "first_row" if self.operand.side == "left" else "first_col"
-
-    @property
-    def transposed(self) -> bool:
-        return self.along == "depth"
-
 
 def emit_tiled(layout: Layout, scope: Scope, tile: Tile, stages: int, vec: int, split: bool) -> Kernels:
     """Write the kernel, with `split` another that adds up partial sums."""
@@ -93,18 +33,18 @@ class _Tiled:
     def __init__(self, layout: Layout, scope: Scope, tile: Tile, stages: int, vec: int, split: bool) -> None:
         self.layout, self.scope, self.tile, self.stages = layout, scope, tile, stages
         self.partials = Partials(layout, scope) if split else None
-        self.staging = [self._staging(layout.left, tile.m, vec), self._staging(layout.right, tile.n, vec)]
+        self.staging = [self._staged(layout.left, tile.m, vec), self._staged(layout.right, tile.n, vec)]
         step = max([s.vec for s in self.staging if s.transposed], default=1)
         self.depths = tile.depths(layout, stages, step)
         self.tile_k, self.pad = scope.tunable("TILE_K"), scope.tunable("PAD")
         wide = 16 // DTYPE_BYTES[layout.dtype]
         self.fragment = {"left": min(tile.rows, wide), "right": min(tile.cols, wide)}
 
-    def _staging(self, operand: Operand, extent: int, vec: int) -> _Staging:
+    def _staged(self, operand: Operand, extent: int, vec: int) -> Staging:
         along = operand.direction(self.layout.batch)
         # A vector must not be longer than the shallowest tile.
         deepest = 4 if along == "depth" and self.layout.depth <= 8 else vec
-        return _Staging(operand, along, operand.vector(self.layout.batch, along, min(vec, deepest, extent)), extent)
+        return Staging(operand, along, operand.vector(self.layout.batch, along, min(vec, deepest, extent)), extent)
 
     def emit(self) -> Kernels:
         """Put the parts together."""
@@ -116,7 +56,7 @@ class _Tiled:
         names, params = parameters(reads, [(s.tensor, s.dtype) for s in stores])
         tunables = [(self.tile_k, self.depths)]
         if any(s.transposed for s in self.staging):
-            tunables.append((self.pad, _PADS))
+            tunables.append((self.pad, PADS))
         blocks = layout.batches * -(-layout.m // tile.m) * -(-layout.n // tile.n)
         comment = (
             f"{layout.comment()}\nA block makes a tile of {tile.m} x {tile.n}, "
@@ -219,19 +159,19 @@ class _Tiled:
         head = f"for ({integer} start = {first}, slot = 0; start < {last}; start += {step}, slot ^= 1) {{"
         return [*text, *opening, "__syncthreads();", head, *indented(work), "}"]
 
-    def _items(self, staging: _Staging) -> str:
+    def _items(self, staging: Staging) -> str:
         return f"({self._pieces(staging)} + THREADS - 1) / THREADS"
 
-    def _pieces(self, staging: _Staging) -> str:
+    def _pieces(self, staging: Staging) -> str:
         return f"PIECES_{staging.operand.outer.upper()}"
 
-    def _tile_extent(self, staging: _Staging) -> str:
+    def _tile_extent(self, staging: Staging) -> str:
         return f"TILE_{staging.operand.outer.upper()}"
 
-    def _part(self, staging: _Staging) -> str:
+    def _part(self, staging: Staging) -> str:
         return f"Vec<{self.layout.ctype}, {staging.vec}>" if staging.vec > 1 else self.layout.ctype
 
-    def _items_loop(self, staging: _Staging, body: list[str]) -> list[str]:
+    def _items_loop(self, staging: Staging, body: list[str]) -> list[str]:
         """Let the block's threads share the pieces of a tile."""
         pieces = self._pieces(staging)
         even = all(staging.extent * depth // staging.vec % self.tile.threads == 0 for depth in self.depths)
@@ -244,7 +184,7 @@ class _Tiled:
             "}",
         ]
 
-    def _spot(self, staging: _Staging) -> tuple[str, str]:
+    def _spot(self, staging: Staging) -> tuple[str, str]:
         """Where in the tile piece `i` belongs: along the depth and along the outer dimension, in pieces."""
         side = self._tile_extent(staging)
         if staging.along == "depth":
@@ -253,7 +193,7 @@ class _Tiled:
         pieces = f"({side} / {staging.vec})" if staging.vec > 1 else side
         return f"i / {pieces}", f"i % {pieces}"
 
-    def _fetch(self, staging: _Staging, target: str, *, declare: bool) -> list[str]:
+    def _fetch(self, staging: Staging, target: str, *, declare: bool) -> list[str]:
         """Compute a piece of the operand, zero where the tile sticks out."""
         operand, vec, integer = staging.operand, staging.vec, self.scope.integer
         depth, outer = self._spot(staging)
@@ -289,7 +229,7 @@ class _Tiled:
             text.append(f"{target} = {'{}' if vec > 1 else '0'};")
         return text + ([f"if ({' && '.join(conditions)}) {{", *indented(filled), "}"] if conditions else filled)
 
-    def _hand_over(self, staging: _Staging, source: str, slot: str) -> list[str]:
+    def _hand_over(self, staging: Staging, source: str, slot: str) -> list[str]:
         """Put a piece into shared memory."""
         depth, outer = self._spot(staging)
         if staging.vec == 1:
@@ -302,7 +242,9 @@ class _Tiled:
 
     def _multiply(self, slot: str) -> list[str]:
         """Multiply the tiles: each thread reads a strip of both and adds their outer product to its sums."""
-        left, row = self._strip("left", self.tile.rows, f"tile_left{slot}[k]", lambda at: f"row + {at}" if at else "row")
+        left, row = self._strip(
+            "left", self.tile.rows, f"tile_left{slot}[k]", lambda at: f"row + {at}" if at else "row"
+        )
         right, col = self._strip("right", self.tile.cols, f"tile_right{slot}[k]", self._column)
         outer = [
             "#pragma unroll",
@@ -311,7 +253,12 @@ class _Tiled:
             f"    for (int j = 0; j < COLS; ++j) acc[i][j] += {row} * {col};",
             "}",
         ]
-        return ["#pragma unroll", f"for (int k = 0; k < {self.tile_k}; ++k) {{", *indented([*left, *right, *outer]), "}"]
+        return [
+            "#pragma unroll",
+            f"for (int k = 0; k < {self.tile_k}; ++k) {{",
+            *indented([*left, *right, *outer]),
+            "}",
+        ]
 
     def _column(self, at: str) -> str:
         """Where strip `at` of a thread's columns starts: strips of a row of threads lie side by side."""

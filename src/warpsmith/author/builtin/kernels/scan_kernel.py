@@ -111,7 +111,8 @@ class Stretch:
 
     @staticmethod
     def of(
-        layout: ScanLayout, scope: Scope, threads: str, exchange: str, exchanged: bool, inside: str = "", last: str = "COLS"
+        layout: ScanLayout, scope: Scope, threads: str, exchange: str, exchanged: bool, inside: str = "",
+        last: str = "COLS",
     ) -> Stretch:  # fmt: skip
         """Choose how long stretches may be."""
         shares = layout.groups // (max(block_sizes(layout)) if "block" in exchange else 32)
