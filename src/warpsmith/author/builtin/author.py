@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from warpsmith.author.builtin.compile import Compiled, compile_graph
+from warpsmith.author.builtin.compile import Compiled, compile_graph, usual_cuts
 from warpsmith.author.builtin.recipe import Recipe
 from warpsmith.author.protocol import Context, Proposal
 from warpsmith.records import Judged, frozen
@@ -82,9 +82,10 @@ def _compiled(context: Context, recipe: Recipe) -> Compiled:
 
 
 def _create(context: Context, rng: random.Random, _parents: Sequence[Recipe]) -> tuple[Recipe, str]:
+    start = Recipe(cuts=usual_cuts(context.task.graph))
     if context.seed == 0:
-        return Recipe(), "defaults"
-    recipe = _compiled(context, Recipe()).recipe
+        return start, "defaults"
+    recipe = _compiled(context, start).recipe
     notes = []
     for _ in range(rng.randint(1, 3)):
         recipe, note = _change_gene(context, recipe, rng)
@@ -94,7 +95,8 @@ def _create(context: Context, rng: random.Random, _parents: Sequence[Recipe]) ->
 
 def _random(context: Context, rng: random.Random, _parents: Sequence[Recipe]) -> tuple[Recipe, str]:
     start = _compiled(context, Recipe())
-    cuts = frozenset(n for n in start.cuttable if rng.random() < 1 / (1 + len(start.cuttable)))
+    flipped = {n for n in start.cuttable if rng.random() < 1 / (1 + len(start.cuttable))}
+    cuts = usual_cuts(context.task.graph) ^ flipped
     unfused = frozenset(h for h in start.hosts if rng.random() < 0.1)
     shaped = _compiled(context, Recipe(cuts, unfused))
     genes = {

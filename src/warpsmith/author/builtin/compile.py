@@ -10,13 +10,13 @@ from functools import lru_cache
 from warpsmith.author.builtin.index import axes_of, lift
 from warpsmith.author.builtin.kernels import FAMILIES, Gene, Kernels, Scope
 from warpsmith.author.builtin.kernels.snippets import pasted
-from warpsmith.author.builtin.lowering import lower
+from warpsmith.author.builtin.lowering import CONTRACTIONS, MOVEMENTS, lower
 from warpsmith.author.builtin.printer import FAST_FUNCTIONS, HELPERS
 from warpsmith.author.builtin.recipe import Recipe
-from warpsmith.author.builtin.regions import Cut, Region, cut
+from warpsmith.author.builtin.regions import Cut, Region, cut, results
 from warpsmith.author.builtin.scalar import Apply, walk
 from warpsmith.author.builtin.values import Virtual
-from warpsmith.records import Buffer, GpuSpec, Graph, Plan, Program, frozen
+from warpsmith.records import Buffer, GpuSpec, Graph, Plan, Program, Ref, frozen
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +84,32 @@ def _cuttable(graph: Graph) -> tuple[str, ...]:
         for node in graph.nodes
         if node.name not in ends and isinstance(lowered.values.get(node.name), Virtual) and len(node.outputs) == 1
     )
+
+
+@lru_cache(maxsize=16)
+def usual_cuts(graph: Graph) -> frozenset[str]:
+    """Values that most kernels store: the last pointwise result between a producer and a contraction.
+
+    A contraction reads each element of its operands many times, so what is fused in front of it is computed again each
+    time; behind the producer it is computed once.
+    """
+    lowered = lower(graph)
+    makers = {node.name: node for node in graph.nodes}
+    cuts = set()
+    for node in graph.nodes:
+        if node.op not in CONTRACTIONS:
+            continue
+        for ref in (arg for arg in node.args if isinstance(arg, Ref)):
+            maker = makers.get(ref.name)
+            while maker is not None and maker.op in MOVEMENTS:
+                first = maker.args[0]
+                maker = makers.get(first.name) if isinstance(first, Ref) else None
+            value = lowered.values.get(maker.name) if maker is not None else None
+            if isinstance(value, Virtual) and maker is not None and maker.name in _cuttable(graph):
+                place = tuple(lift(a) for a in axes_of(value.shape, "v"))
+                if any(isinstance(part, Apply) for part in walk(value.at(place))) and results(value.at(place)):
+                    cuts.add(maker.name)
+    return frozenset(cuts)
 
 
 def _math_genes(region: Region) -> tuple[Gene, ...]:

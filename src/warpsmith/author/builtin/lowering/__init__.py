@@ -10,6 +10,12 @@ from warpsmith.author.builtin.lowering import (  # noqa: F401  (importing a modu
     reductions,
     views,
 )
-from warpsmith.author.builtin.lowering.registry import Lowered, lower, supported
+from warpsmith.author.builtin.lowering.registry import Lowered, lower, registered, supported
 
-__all__ = ["Lowered", "lower", "supported"]
+CONTRACTIONS = registered(contractions)
+"""Operators that contract."""
+
+MOVEMENTS = registered(views)
+"""Operators that only move elements."""
+
+__all__ = ["CONTRACTIONS", "MOVEMENTS", "Lowered", "lower", "supported"]

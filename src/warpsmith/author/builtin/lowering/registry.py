@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, TypeVar
 
 from warpsmith.author.builtin.values import Stored, Value
@@ -59,6 +60,11 @@ class Lowered:
 def supported(op: str) -> bool:
     """Whether there is a lowering for the operator."""
     return op in _TABLE
+
+
+def registered(module: ModuleType) -> frozenset[str]:
+    """Return the operators whose lowerings a module defines."""
+    return frozenset(op for op, function in _TABLE.items() if function.__module__ == module.__name__)
 
 
 def lower(graph: Graph, cuts: Collection[str] = ()) -> Lowered:
