@@ -15,7 +15,7 @@ import torch
 from tests.cluster import entries
 from tests.judge.kernels import SOFTMAX, SQUARE, candidate_of, task_of
 from warpsmith.cluster import LocalExecutor
-from warpsmith.cluster.worker import WorkerSetup, pack_task, unpack_task
+from warpsmith.cluster.worker import WorkerSetup, read_task, write_task
 from warpsmith.errors import SettingsError, SimulatorError, WorkerDied
 
 Entry = Callable[[Connection, WorkerSetup], None]
@@ -146,8 +146,9 @@ def test_no_workers_is_refused(workers: int, tmp_path: Path) -> None:
         executor(entries.answers, tmp_path, workers=workers)
 
 
-def test_a_packed_task_is_the_same_task() -> None:
+def test_a_task_read_from_its_file_is_the_same_task(tmp_path: Path) -> None:
     task = task_of(SOFTMAX)
-    copy = unpack_task(pack_task(task))
+    write_task(task, tmp_path / "task")
+    copy = read_task(tmp_path / "task")
     assert copy.key == task.key
     assert all(torch.equal(copy.examples[name], task.examples[name]) for name in task.examples)

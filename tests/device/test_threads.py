@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -340,6 +342,20 @@ def test_a_spin_lock_within_a_warp_makes_progress():
     }"""
     )
     assert one(source, {}, 64, 1, 64, budget=20_000_000).tolist() == [64] * 64
+
+
+def test_a_grid_barrier_in_a_cooperative_launch():
+    source = """extern "C" __global__ void zero(int* count) { *count = 0; }
+    extern "C" __global__ void k(int* count, int* s, int* out) {
+        int i = blockIdx.x * blockDim.x + threadIdx.x, n = gridDim.x * blockDim.x;
+        s[i] = i * 3; __threadfence(); __syncthreads();
+        if (threadIdx.x == 0) { atomicAdd(count, 1); while (*(volatile int*)count < gridDim.x) {} __threadfence(); }
+        __syncthreads(); out[i] = s[n - 1 - i];
+    }"""
+    launches = [launch("zero", 1, 1, ["count"]), replace(launch("k", 30, 64, ["count", "s", "out"]), cooperative=True)]
+    scratch = [spec("count", 1, "int32"), spec("s", 1920, "int32")]
+    execution = run(source, launches, {}, [spec("out", 1920, "int32")], scratch, sanitize=True)
+    assert clean(execution)["out"].tolist() == [3 * (1919 - i) for i in range(1920)]
 
 
 def test_blocks_may_wait_for_blocks_that_begin_later():

@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from warpsmith.cluster.worker import Ready, Refused, WorkerSetup, pack_task, serve
+from warpsmith.cluster.worker import Ready, Refused, WorkerSetup, serve, write_task
 from warpsmith.errors import WarpsmithError, WorkerDied
 from warpsmith.records import Candidate, Failure, Stage, Task, Verdict
 
@@ -69,7 +70,10 @@ class LocalExecutor:
         self._seconds = judgement_seconds
         self._closing = threading.Event()
         self._limiter: anyio.CapacityLimiter | None = None
-        setup = WorkerSetup(pack_task(task), gpu_name, str(cache_dir) if cache_dir is not None else None, seed)
+        self._folder = tempfile.TemporaryDirectory(prefix="warpsmith-task-")
+        task_file = Path(self._folder.name) / "task"
+        write_task(task, task_file)
+        setup = WorkerSetup(str(task_file), gpu_name, str(cache_dir) if cache_dir is not None else None, seed)
         self._slots = [_Slot(setup, entry) for _ in range(workers)]
         self._free: queue.Queue[_Slot] = queue.Queue()
         for slot in self._slots:
@@ -92,6 +96,7 @@ class LocalExecutor:
         self._closing.set()
         for slot in self._slots:
             slot.end()
+        self._folder.cleanup()
 
     def __enter__(self) -> LocalExecutor:
         return self

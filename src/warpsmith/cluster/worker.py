@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import pickle
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,9 +25,13 @@ _TENSORS = ("state", "examples")
 
 @dataclass(frozen=True, slots=True)
 class WorkerSetup:
-    """What a worker needs to build its judge. Without `cache_dir` builds are kept for this worker's life only."""
+    """What a worker needs to build its judge. Without `cache_dir` builds are kept for this worker's life only.
 
-    task: Mapping[str, Any]
+    `task_file` is what `write_task` wrote. The task travels by file, because a pipe holds little: sending it would wait
+    until the worker has started.
+    """
+
+    task_file: str
     gpu_name: str
     cache_dir: str | None
     seed: int
@@ -46,18 +49,19 @@ class Refused:
     error: WarpsmithError
 
 
-def pack_task(task: Task) -> dict[str, Any]:
-    """Return a task as a plain dictionary that can be pickled: tensors as bytes, so that no memory is shared."""
+def write_task(task: Task, path: Path) -> None:
+    """Write a task to a file: tensors as bytes, so that no memory is shared."""
     fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
     for name in _TENSORS:
         written = io.BytesIO()
         torch.save({key: value.detach().clone() for key, value in fields[name].items()}, written)
         fields[name] = written.getvalue()
-    return fields
+    path.write_bytes(pickle.dumps(fields))
 
 
-def unpack_task(fields: Mapping[str, Any]) -> Task:
-    """Return the task that `pack_task` took apart."""
+def read_task(path: Path) -> Task:
+    """Return the task that `write_task` wrote."""
+    fields = pickle.loads(path.read_bytes())
     tensors = {name: frozen(torch.load(io.BytesIO(fields[name]), weights_only=True)) for name in _TENSORS}
     return Task(**{**fields, **tensors})
 
@@ -83,7 +87,7 @@ def serve(pipe: Connection, setup: WorkerSetup) -> None:
 def _judge(setup: WorkerSetup, cache: Path) -> tuple[Judge, Builder]:
     spec = gpu(setup.gpu_name)
     builder = Builder(cache)
-    return Judge(unpack_task(setup.task), Simulator(spec), builder, seed=setup.seed), builder
+    return Judge(read_task(Path(setup.task_file)), Simulator(spec), builder, seed=setup.seed), builder
 
 
 def _answer(pipe: Connection, judge: Judge) -> None:

@@ -158,13 +158,12 @@ def atomic(e: Emitter, step: Instruction) -> str:
 
 def copy(e: Emitter, step: Instruction) -> str | None:
     """`cp.async`: executed at once; waiting for it is then nothing to do."""
-    names = [name for name in step.modifiers if not name.startswith("L2::")]
+    names = [name.removesuffix("::cta") for name in step.modifiers if not name.startswith("L2::")]
     if names[:1] != ["async"] or "bulk" in names:
         raise step.fail("unknown form of copy")
     if "commit_group" in names or "wait_group" in names or "wait_all" in names:
         return "control"
-    if names[1:] not in (["ca", "shared", "global"], ["cg", "shared", "global"], ["ca", "shared::cta", "global"],
-                         ["cg", "shared::cta", "global"]):  # fmt: skip
+    if names[1:] not in (["ca", "shared", "global"], ["cg", "shared", "global"]):
         raise step.fail("unknown form of copy")
     target, source, size, *rest = step.operands
     if not isinstance(size, Integer):

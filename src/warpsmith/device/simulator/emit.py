@@ -72,7 +72,7 @@ class Code:
 
 
 class Emitter:
-    """Emits one kernel. `addresses` gives those of module variables, `parameters` the offsets of the arguments."""
+    """Emits one kernel. `addresses` gives those of module variables."""
 
     def __init__(self, flow: Flow, addresses: dict[str, int]) -> None:
         self.flow = flow
@@ -290,8 +290,7 @@ def _block_text(e: Emitter, block: Block, live_out: set[str]) -> tuple[str, Coun
             if name in e.slots:
                 last_use[name] = number
     needed = [name for name in e.flow.registers if name in block.live_in and name in last_use]
-    kept = set(live_out)
-    kept |= set(block.decides)
+    kept = live_out | set(block.decides)
     written: set[str] = set()
     for number, step in enumerate(block.steps):
         e.lines = []

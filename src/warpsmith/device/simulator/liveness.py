@@ -1,4 +1,4 @@
-"""Which registers an instruction reads and writes, and which ones are still needed at the start of each block."""
+"""Which registers an instruction reads and writes."""
 
 from __future__ import annotations
 

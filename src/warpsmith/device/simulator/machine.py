@@ -5,7 +5,7 @@ and fragments that come to the same place are joined. As long as all agree, noth
 only at the beginning of a basic block: at a barrier for their block, at `.sync` instructions for their warp.
 
 Fairness: hardware promises that every thread makes progress, which the lowest program counter alone would not keep
-where threads spin. So after `PATIENCE` blocks in a row, the fragments further on get a turn too.
+where threads spin. So after `PATIENCE` basic blocks the fragments take turns for a while, `STEP` blocks each.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from warpsmith.device.simulator.launch import KernelRun
 
 Array = NDArray[Any]
-PATIENCE = 4096
-TURN = 512
+PATIENCE = 1024
+TURN = 1024
+STEP = 64
 
 
 class Chunk:
@@ -73,7 +74,6 @@ class Chunk:
         )
         self.turn = 0
         self.left = 0
-        self.favoured: int | None = None
         self.watch = run.sanitizer.watch(self) if run.sanitizer is not None else None
 
     @property
@@ -122,7 +122,7 @@ class Chunk:
         self._execute(pc, fragment)
 
     def _choose(self) -> int:
-        """The lowest program counter, or one that has not had its turn for long."""
+        """The lowest program counter; now and then, each in turn."""
         lowest = min(self.ready)
         if len(self.ready) == 1:
             self.turn = 0
@@ -130,12 +130,11 @@ class Chunk:
         self.turn += 1
         if self.turn < PATIENCE:
             return lowest
-        if self.turn == PATIENCE:
-            self.favoured = max(self.ready)
-        if self.turn >= PATIENCE + TURN or self.favoured not in self.ready:
+        if self.turn >= PATIENCE + TURN:
             self.turn = 0
-            return max(self.ready) if self.favoured not in self.ready else lowest
-        return self.favoured
+            return lowest
+        order = sorted(self.ready)
+        return order[self.turn // STEP % len(order)]
 
     def _complete(self, pc: int, fragment: Fragment) -> Fragment | None:
         """Park the threads whose warps are not all here; return the others."""

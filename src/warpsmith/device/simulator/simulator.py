@@ -15,12 +15,13 @@ from warpsmith.device.arena import Arena
 from warpsmith.device.simulator import launch as launching
 from warpsmith.device.simulator.counters import Counting
 from warpsmith.device.simulator.emit import Code, emit
-from warpsmith.device.simulator.estimate import estimate
+from warpsmith.device.simulator.estimate import estimate, occupancy
 from warpsmith.device.simulator.flow import Flow, flow
 from warpsmith.device.simulator.memory import GLOBAL_BASE, Memory
 from warpsmith.device.simulator.parse import parse
 from warpsmith.device.simulator.ptx import Module, Variable
 from warpsmith.device.simulator.sanitizer import Initialised, Sanitizer
+from warpsmith.errors import SimulatorError
 from warpsmith.records import (
     BoundLaunch,
     BoundPlan,
@@ -29,6 +30,7 @@ from warpsmith.records import (
     Execution,
     Finding,
     GpuSpec,
+    KernelResources,
     TensorSpec,
     Timing,
 )
@@ -91,7 +93,9 @@ class Simulator:
         executed = 0
         initialised = Initialised(arena) if sanitize else None
         for launch in plan.launches:
-            wrong = self._invalid(launch, loaded.module)
+            if launch.cluster != (1, 1, 1):
+                raise SimulatorError(f"{launch.kernel}: the simulator does not execute thread block clusters")
+            wrong = self._invalid(launch, loaded.module, build.resources)
             if wrong:
                 findings.append(Finding("invalid_launch", launch.kernel, 0, wrong))
                 break
@@ -160,7 +164,7 @@ class Simulator:
             loaded.kernels[name] = (blocks, emit(blocks, addresses))
         return loaded.kernels[name]
 
-    def _invalid(self, launch: BoundLaunch, module: Module) -> str:
+    def _invalid(self, launch: BoundLaunch, module: Module, resources: Sequence[KernelResources]) -> str:
         """Say why the hardware would refuse the launch; nothing if it would not."""
         function = module.functions.get(launch.kernel)
         if function is None or not function.entry:
@@ -177,6 +181,11 @@ class Simulator:
         static = sum(one.size for one in function.variables if one.space == "shared")
         if static + launch.shared > self._spec.shared_per_block:
             return f"{static + launch.shared} bytes of shared memory, of {self._spec.shared_per_block} per block"
+        if launch.cooperative:
+            known = next((one for one in resources if one.name == launch.kernel), None)
+            fitting = occupancy(launch, known, self._spec)[0] * self._spec.sm_count
+            if math.prod(launch.grid) > fitting:
+                return f"{math.prod(launch.grid)} blocks cannot all be resident at once, as a cooperative launch needs"
         return ""
 
 

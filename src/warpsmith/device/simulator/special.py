@@ -28,7 +28,7 @@ def _one(value: int) -> Array:
 
 def _clock(chunk: Chunk, fragment: Fragment) -> Array:
     """A clock that counts the thread-instructions executed so far: it only ever grows."""
-    return _one(chunk.executed & 0x7FFFFFFF)
+    return _one(chunk.executed)
 
 
 READERS: dict[str, Reader] = {
