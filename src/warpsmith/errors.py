@@ -44,7 +44,13 @@ class TaskError(UserError):
 
 
 class UnsupportedOperator(TaskError):
-    """An operator that no author can lower."""
+    """An operator that no author can lower. `node` names the node of the graph, where it is known."""
+
+    def __init__(
+        self, message: str, *, file: str | None = None, line: int | None = None, node: str | None = None
+    ) -> None:
+        super().__init__(message, file=file, line=line)
+        self.node = node
 
 
 class ProgramError(UserError):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.device.kit import clean, launch, run, spec
+from tests.device.kit import clean, instruction, launch, run, spec
 from warpsmith.device.arena import Arena, poison
 from warpsmith.errors import SimulatorError
 from warpsmith.records import DTYPE_BYTES, TensorSpec
@@ -36,6 +36,161 @@ VECTORS = [
 def test_loads_and_stores_of_every_width(kind, width):
     dtype = NUMBERS[kind]
     size = np.dtype(dtype).itemsize * width
+    source = (
+        HEADER
+        + f"""(const char* x, char* out, const int* order) {{
+        struct alignas({size}) V {{ {kind} a[{width}]; }};
+        int i = threadIdx.x; V v = ((const V*)x)[order[i]]; for (int j = 0; j < {width}; j++) v.a[j] += ({kind})1; ((V*)out)[i] = v;
+    }}"""
+    )
+    random = np.random.default_rng(width)
+    order = random.permutation(64)
+    x = random.integers(0, 100, 64 * width).astype(dtype)
+    inputs = {"x": torch.from_numpy(x.view(np.uint8)), "order": torch.from_numpy(order.astype(np.int32))}
+    execution = run(source, launch("k", 1, 64, ["x", "out", "order"]), inputs, [spec("out", 64 * size, "uint8")])
+    got = clean(execution)["out"].numpy().view(dtype).reshape(64, width)
+    assert got.tolist() == (x.reshape(64, width)[order] + 1).tolist()
+
+
+def test_signed_bytes_are_extended():
+    # The first source is read again, byte by byte: those of 0x80FF7F01 in turn.
+    text = (
+        ".reg .b64 %q; .reg .b64 %b; ld.param.u64 %b, [k_0]; cvt.u64.u32 %q, {1}; add.s64 %q, %q, %b; "
+        "ld.global.SIGN8 {d}, [%q];"
+    )
+    bytes_and_offsets = [np.full(4, 0x80FF7F01, np.uint32), np.arange(4, dtype=np.uint32)]
+    assert instruction(text.replace("SIGN", "s"), bytes_and_offsets, "i4").tolist() == [1, 127, -1, -128]
+    assert instruction(text.replace("SIGN", "u"), bytes_and_offsets, "i4").tolist() == [1, 127, 255, 128]
+
+
+def test_static_dynamic_and_constant_memory():
+    source = """__constant__ float table[4] = {1.5f, 2.5f, 3.5f, 4.5f}; __device__ int bias[3] = {10, 20, 30}; __device__ int zeros[2];
+    __device__ const int* where = bias + 1;
+    extern "C" __global__ void k(float* out) {
+        extern __shared__ float dynamic[]; __shared__ float fixed[64]; __shared__ char bytes[3];
+        int i = threadIdx.x; fixed[i] = i; dynamic[i] = -i; if (i < 3) bytes[i] = i + 1; __syncthreads();
+        out[i] = fixed[63 - i] + dynamic[(i + 1) % 64] + table[i % 4] + bias[i % 3] + zeros[i & 1] + bytes[i % 3] + where[i & 1];
+    }"""
+    i = np.arange(64)
+    expected = (
+        63
+        - i
+        - (i + 1) % 64
+        + np.array([1.5, 2.5, 3.5, 4.5])[i % 4]
+        + (10, 20, 30) @ (i % 3 == np.arange(3)[:, None])
+        + i % 3
+        + 1
+    )
+    expected = expected + np.where(i & 1, 30, 20)
+    got = clean(run(source, launch("k", 1, 64, ["out"], 256), {}, [spec("out", 64)], sanitize=True))["out"]
+    assert got.tolist() == expected.tolist()
+
+
+def test_module_variables_begin_afresh_with_every_call():
+    source = "__device__ int calls; " + HEADER + "(int* out) { if (threadIdx.x == 0) out[0] = ++calls; }"
+    for _ in range(2):
+        execution = run(source, [launch("k", 1, 32, ["out"])] * 2, {}, [spec("out", 1, "int32")])
+        assert clean(execution)["out"].tolist() == [2]
+
+
+def test_scalars_take_the_type_of_the_parameter():
+    source = (
+        HEADER
+        + "(float* out, float a, double b, long long c, int d, unsigned char e, bool f) { out[0] = a + b + c + d + e + f; }"
+    )
+    execution = run(source, launch("k", 1, 1, ["out", 3, -2, 2**40, -(2**30), 200, 1]), {}, [spec("out", 1)])
+    assert clean(execution)["out"].item() == np.float32(3 - 2 + 2**40 - 2**30 + 200 + 1)
+
+
+def test_generic_pointers_to_several_spaces():
+    source = """__noinline__ __device__ float read(const float* p, int n) { float s = 0; for (int j = 0; j < n; j++) s += p[j]; return s; }
+    __noinline__ __device__ void bump(float* p) { *p += 1; atomicAdd(p, 0.5f); }
+    extern "C" __global__ void k(const float* x, float* out) {
+        __shared__ float s[64]; float local[4]; int i = threadIdx.x;
+        s[i] = 2 * x[i]; for (int j = 0; j < 4; j++) local[j] = x[(i + j) % 64]; __syncthreads();
+        const float* p = i % 3 == 0 ? x + i % 60 : i % 3 == 1 ? s + i % 60 : local;
+        out[i] = read(p, 4); __syncthreads(); bump(i % 2 ? s + i : out + i); __syncthreads(); if (i % 2) out[i] += s[i];
+    }"""
+    x = torch.randint(0, 50, (64,)).float()
+    expected = []
+    for i in range(64):
+        four = (
+            [x[i % 60 + j] for j in range(4)]
+            if i % 3 == 0
+            else [2 * x[i % 60 + j] for j in range(4)]
+            if i % 3 == 1
+            else [x[(i + j) % 64] for j in range(4)]
+        )
+        expected.append(float(sum(four)) + 1.5 + (2 * float(x[i]) if i % 2 else 0))
+    got = clean(run(source, launch("k", 1, 64, ["x", "out"]), {"x": x}, [spec("out", 64)], sanitize=True))["out"]
+    assert got.tolist() == expected
+
+
+def test_asynchronous_copies():
+    source = (
+        HEADER
+        + """(const float4* x, float4* out, int n) {
+        __shared__ float4 s[32]; int i = threadIdx.x; unsigned to = __cvta_generic_to_shared(s + i);
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(to), "l"(x + i), "r"(i < n ? 16 : 4 * (i % 4)) : "memory");
+        asm volatile("cp.async.commit_group;" ::); asm volatile("cp.async.wait_group 0;" ::: "memory");
+        __syncthreads(); out[i] = s[31 - i];
+    }"""
+    )
+    x = torch.randn(32, 4)
+    kept = torch.tensor([[1.0] * 4 if i < 20 else [float(j < i % 4) for j in range(4)] for i in range(32)])
+    execution = run(source, launch("k", 1, 32, ["x", "out", 20]), {"x": x}, [spec("out", (32, 4))])
+    assert clean(execution)["out"].tolist() == (x * kept).flip(0).tolist()
+
+
+# ------------------------------------------------------------------------------------------------------ wild accesses
+
+
+def finding(body: str, *, size: int = 64, block: int = 64, grid: int = 1, n: int = 64, extra: str = "", **options):
+    """Run k(x, out, n) with one source line per line of `body`, line 1 the first; return the only finding."""
+    source = (
+        f'{extra}extern "C" __global__ void k(const float* x, float* out, int n) {{ int i = blockIdx.x * blockDim.x + threadIdx.x;'
+        + body
+        + "}"
+    )
+    execution = run(
+        source, launch("k", grid, block, ["x", "out", n]), {"x": torch.ones(size)}, [spec("out", size)], **options
+    )
+    assert len(execution.findings) == 1, execution.findings
+    return execution.findings[0]
+
+
+def test_reading_past_the_end_names_the_line_the_thread_and_the_buffer():
+    found = finding("\n float v = 1;\n v += x[i + 3];\n out[i] = v;", grid=2, block=32)
+    assert (found.kind, found.kernel, found.line) == ("out_of_bounds", "k", 3)
+    assert (found.block, found.thread) == ((1, 0, 0), (29, 0, 0))
+    assert "byte offset 256 of x, which has 256 bytes" in found.message
+
+
+@pytest.mark.parametrize(
+    ("statement", "kind", "said"),
+    [
+        ("out[i - 1] = 1;", "out_of_bounds", "byte offset -4 of out"),
+        ("out[i + 1] = 1;", "out_of_bounds", "byte offset 256 of out"),
+        ("*(int*)(16 + i * 4) = 1;", "out_of_bounds", "null pointer"),
+        ("out[(long long)i << 40] = 1;", "out_of_bounds", "far from every buffer"),
+        ("*(int*)((char*)out + i) = 1;", "misaligned", "not a multiple of 4"),
+        ("*(float4*)(out + (i & 31)) = float4();", "misaligned", "not a multiple of 16"),
+        (
+            "__shared__ float s[16]; s[i + n - 64] = 1; __syncthreads(); out[i] = s[0];",
+            "out_of_bounds",
+            "shared memory, which has 64",
+        ),
+        ("float l[8]; for (int j = 0; j < 8; j++) l[j] = x[j]; out[i] = l[i];", "out_of_bounds", "local memory"),
+        ("atomicAdd(out + 64, 1.0f);", "out_of_bounds", "accesses 4 bytes"),
+    ],
+)
+def test_wild_and_crooked_accesses_are_found(statement, kind, said):
+    found = finding(f"\n\n{statement}\n")
+    assert (found.kind, found.line) == (kind, 3)
+    assert said in found.message
+
+
+def test_what_a_kernel_does_to_inputs_and_guards_shows():
     source = HEADER + "(float* x, float* out) { out[threadIdx.x] = x[threadIdx.x]; if (threadIdx.x == 3) x[3] = 5; }"
     execution = run(source, launch("k", 1, 8, ["x", "out"]), {"x": torch.zeros(8)}, [spec("out", 8)])
     assert execution.overwritten == ("x",)

@@ -35,11 +35,15 @@ _MEMORY_ONLY = frozenset({"device", "layout", "pin_memory", "memory_format", "no
 
 @dataclass(frozen=True)
 class Captured:
-    """A graph, the values of its parameters, buffers and constants by name, and its names by the module's own."""
+    """A graph, the values of its parameters, buffers and constants by name, and its names by the module's own.
+
+    `lines` are the lines of the module's file that nodes come from, where the exporter knows them.
+    """
 
     graph: Graph
     state: Mapping[str, torch.Tensor]
     names: Mapping[str, str]
+    lines: Mapping[str, int]
 
 
 def capture(exported: ExportedProgram, inputs: Sequence[str], outputs: Sequence[str], file: str | None) -> Captured:
@@ -57,6 +61,7 @@ class _Capture:
         self.names = Names()
         self.refs: dict[torch.fx.Node, Ref] = {}
         self.nodes: list[Node] = []
+        self.lines: dict[str, int] = {}
         self.state: dict[str, torch.Tensor] = {}
         self.by_target: dict[str, str] = {}
         self.by_placeholder: dict[str, str] = {}
@@ -79,7 +84,7 @@ class _Capture:
             updates=tuple(updates),
         )
         given = dict(zip(inputs, (spec.name for spec in graph.inputs)))
-        return Captured(graph, self.state, self.by_target | given)
+        return Captured(graph, self.state, self.by_target | given, self.lines)
 
     def _arguments(self, inputs: Sequence[str]) -> dict[InputKind, list[TensorSpec]]:
         placeholders = {node.name: node for node in self.exported.graph_module.graph.nodes if node.op == "placeholder"}
@@ -165,6 +170,9 @@ class _Capture:
         self.refs[node] = Ref(name)
         args, kwargs = self._canonical(node)
         self.nodes.append(Node(name, _ONE_NAME.get(op, op), args, kwargs, self._outputs(name, node)))
+        line = _line_of(node, self.file)
+        if line is not None:
+            self.lines[name] = line
 
     def _copy(self, node: torch.fx.Node) -> None:
         """Writing a tensor over another one is a cast and a broadcast of what is written."""

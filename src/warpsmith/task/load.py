@@ -137,6 +137,7 @@ def _task(
         state=captured.state,
         examples=inputs,
         module_inputs=module_inputs,
+        lines=captured.lines,
     )
     after = {captured.names[target]: value for target, value in changed.items() if target in captured.names}
     with Blame(f"the functional form of {name}", file):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from warpsmith.author.builtin.compile import Compiled, compile_graph, usual_cuts
 from warpsmith.author.builtin.recipe import Recipe
 from warpsmith.author.protocol import Context, Proposal
-from warpsmith.records import Judged, frozen
+from warpsmith.errors import UnsupportedOperator
+from warpsmith.records import Judged, Task, frozen
 
 Operator = Callable[[Context, random.Random, Sequence[Recipe]], tuple[Recipe, str] | None]
 
@@ -52,11 +54,12 @@ class BuiltinAuthor:
         rng = random.Random(f"{context.task.key}:{context.operator}:{context.seed}")
         known = {judged.candidate.key for judged in context.parents}
         for _ in range(_ATTEMPTS):
-            answer = operator(context, rng, recipes)
+            with _blaming(context.task):
+                answer = operator(context, rng, recipes)
             if answer is None:
                 return None
             recipe, note = answer
-            compiled = compile_graph(context.task.graph, recipe, context.gpu)
+            compiled = _compiled(context, recipe)
             if not any(_same(compiled, j) for j in context.parents) or not known:
                 return Proposal(compiled.program, compiled.tunables, compiled.recipe.to_json(), note=note)
         return None
@@ -75,6 +78,16 @@ def _same(compiled: Compiled, judged: Judged) -> bool:
     return compiled.program.key == judged.candidate.program.key and dict(compiled.tunables) == dict(
         judged.candidate.tunables
     )
+
+
+@contextmanager
+def _blaming(task: Task) -> Iterator[None]:
+    """Name the line of the module's file where an operator cannot be lowered."""
+    try:
+        yield
+    except UnsupportedOperator as error:
+        line = task.lines.get(error.node or "")
+        raise UnsupportedOperator(error.message, file=task.origin, line=line, node=error.node) from error
 
 
 def _compiled(context: Context, recipe: Recipe) -> Compiled:

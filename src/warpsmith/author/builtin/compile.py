@@ -10,7 +10,7 @@ from functools import lru_cache
 from warpsmith.author.builtin.index import axes_of, lift
 from warpsmith.author.builtin.kernels import FAMILIES, Gene, Kernels, Scope
 from warpsmith.author.builtin.kernels.snippets import pasted
-from warpsmith.author.builtin.lowering import CONTRACTIONS, MOVEMENTS, lower
+from warpsmith.author.builtin.lowering import lower, operators_of
 from warpsmith.author.builtin.printer import FAST_FUNCTIONS, HELPERS
 from warpsmith.author.builtin.recipe import Recipe
 from warpsmith.author.builtin.regions import Cut, Region, cut, results
@@ -94,14 +94,15 @@ def usual_cuts(graph: Graph) -> frozenset[str]:
     time; behind the producer it is computed once.
     """
     lowered = lower(graph)
+    contractions, movements = operators_of("contractions"), operators_of("views")
     makers = {node.name: node for node in graph.nodes}
     cuts = set()
     for node in graph.nodes:
-        if node.op not in CONTRACTIONS:
+        if node.op not in contractions:
             continue
         for ref in (arg for arg in node.args if isinstance(arg, Ref)):
             maker = makers.get(ref.name)
-            while maker is not None and maker.op in MOVEMENTS:
+            while maker is not None and maker.op in movements:
                 first = maker.args[0]
                 maker = makers.get(first.name) if isinstance(first, Ref) else None
             value = lowered.values.get(maker.name) if maker is not None else None

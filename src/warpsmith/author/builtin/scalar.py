@@ -33,6 +33,7 @@ class Scalar:
     dtype: str
 
     def __new__(cls, *fields: Any) -> Scalar:
+        """Return the one node with these fields."""
         # repr tells 0.0 from -0.0 and 1 from True, which compare equal.
         key = (cls, tuple(repr(f) if isinstance(f, (bool, int, float)) else f for f in fields))
         found = Scalar._table.get(key)

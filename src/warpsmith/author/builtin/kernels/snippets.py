@@ -167,7 +167,7 @@ template <typename A> __device__ A warp_scan(A mine, A& total) {
     const A before = from_left(mine, 1);
     return lane == 0 ? A::empty() : before;
 }""",
-    "block_scan": """// Merge of the threads before this one in a block of whole warps; `total` becomes the merge over the block.
+    "block_scan": """// Merge of the threads before this one in a block; `total` becomes the merge over the block.
 template <int Warps, typename A> __device__ A block_scan(A mine, A& total) {
     __shared__ A partial[Warps];
     const int warp = threadIdx.x / 32;
@@ -186,7 +186,7 @@ template <int Warps, typename A> __device__ A block_scan(A mine, A& total) {
     before.merge(in_warp);
     return before;
 }""",
-    "column_scan": """// Merge of the threads of a column with a smaller threadIdx.y; `total` becomes the merge over the column.
+    "column_scan": """// Merge of the threads above this one in its column; `total` becomes the merge over the column.
 template <int Width, int Height, typename A> __device__ A column_scan(A mine, A& total) {
     __shared__ A partial[Height][Width];
     partial[threadIdx.y][threadIdx.x] = mine;

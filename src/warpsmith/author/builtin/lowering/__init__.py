@@ -10,12 +10,6 @@ from warpsmith.author.builtin.lowering import (  # noqa: F401  (importing a modu
     reductions,
     views,
 )
-from warpsmith.author.builtin.lowering.registry import Lowered, lower, registered, supported
+from warpsmith.author.builtin.lowering.registry import Lowered, lower, operators_of, supported
 
-CONTRACTIONS = registered(contractions)
-"""Operators that contract."""
-
-MOVEMENTS = registered(views)
-"""Operators that only move elements."""
-
-__all__ = ["CONTRACTIONS", "MOVEMENTS", "Lowered", "lower", "supported"]
+__all__ = ["Lowered", "lower", "operators_of", "supported"]

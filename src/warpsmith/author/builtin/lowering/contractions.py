@@ -108,7 +108,7 @@ def convolution(
     """Sliding windows of the input contracted with the weights over input channels and window."""
     groups = next((r for r in reversed(rest) if isinstance(r, int) and not isinstance(r, bool)), 1)
     if rest and rest[0] is True:
-        raise UnsupportedOperator(f"transposed convolution (node {site.node.name})")
+        raise UnsupportedOperator("transposed convolution")
     kernel = weight.shape[2:]
     rank = len(kernel)
     steps, spread = _each(stride, rank), _each(dilation, rank)

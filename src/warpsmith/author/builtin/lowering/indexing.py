@@ -56,7 +56,7 @@ def index(site: Site, x: Value, places: Sequence[Value | None]) -> Value:
     used = [d for d, p in enumerate(places) if p is not None]
     tensors = [p for p in places if p is not None]
     if used != list(range(used[0], used[0] + len(used))) or any(t.dtype == "bool" for t in tensors):
-        raise UnsupportedOperator(f"indexing with a mask or with separated tensors (node {site.node.name})")
+        raise UnsupportedOperator("indexing with a mask or with separated tensors")
     rank = max(len(t.shape) for t in tensors)
     start = used[0]
 

@@ -56,7 +56,7 @@ def cross_entropy(
 ) -> Value:  # fmt: skip
     """-log softmax(x)[target], classes in dimension 1 (0 if there is no batch)."""
     if weight is not None or smoothing or target.dtype not in ("int64", "uint8"):
-        raise UnsupportedOperator(f"cross entropy with weights, smoothing or soft targets (node {site.node.name})")
+        raise UnsupportedOperator("cross entropy with weights, smoothing or soft targets")
     both, dim = softmax_parts(site.name("softmax"), x, 1 if len(x.shape) > 1 else 0)
 
     def body(coords: Coords, chosen: Scalar) -> Scalar:
@@ -72,7 +72,7 @@ def nll_loss(
 ) -> Value | tuple[Value | None, ...]:
     """-x[target], classes in dimension 1 (0 if there is no batch)."""
     if weight is not None:
-        raise UnsupportedOperator(f"negative log likelihood with weights (node {site.node.name})")
+        raise UnsupportedOperator("negative log likelihood with weights")
     dim = 1 if len(x.shape) > 1 else 0
     losses, counted = _class_losses(x, dim, target, ignore, lambda _, chosen: apply("neg", chosen))
     shape = (*x.shape[:dim], *x.shape[dim + 1 :])
@@ -148,7 +148,7 @@ def kl_div(site: Site, x: Value, y: Value, how: int = 1, log_target: bool = Fals
 def binary_cross_entropy(site: Site, x: Value, y: Value, weight: Value | None = None, how: int = 1) -> Value:
     """-(y·log x + (1 - y)·log(1 - x)), logarithms clamped at -100 as ATen does."""
     if weight is not None:
-        raise UnsupportedOperator(f"binary cross entropy with weights (node {site.node.name})")
+        raise UnsupportedOperator("binary cross entropy with weights")
 
     def body(a: Scalar, b: Scalar) -> Scalar:
         one, floor = Literal(1.0, a.dtype), Literal(-100.0, a.dtype)

@@ -210,7 +210,7 @@ def vector_norm(site: Site, x: Value, order: float | None = 2, dims: Dims = None
 def linalg_norm(site: Site, x: Value, order: float | None = None, dims: Dims = None, keepdim: bool = False) -> Value:
     """The Euclidean (Frobenius) norm, which is what no order means."""
     if order is not None and not (isinstance(dims, int) or (dims is not None and len(dims) == 1)):
-        raise UnsupportedOperator(f"aten.linalg_norm of order {order} over a matrix (node {site.node.name})")
+        raise UnsupportedOperator(f"aten.linalg_norm of order {order} over a matrix")
     return vector_norm(site, x, 2 if order is None else order, dims, keepdim)
 
 
@@ -328,7 +328,7 @@ def avg_pool(
     sizes, before = _per_dim(kernel, rank), _per_dim(padding, rank)
     steps = _per_dim(stride, rank) if stride else sizes
     if ceil_mode or (not count_include_pad and any(before) and divisor is None):
-        raise UnsupportedOperator(f"{site.node.op} with ceil_mode or uncounted padding (node {site.node.name})")
+        raise UnsupportedOperator(f"{site.node.op} with ceil_mode or uncounted padding")
     domain, source = windows(x, site.spec.shape[-rank:], sizes, steps, before, [1] * rank, 0.0)
     reduced = tuple(range(len(domain) - rank, len(domain)))
     total = reduction(site.name("sum"), "sum", domain, reduced, source, (compute_dtype(x.dtype),))
@@ -347,6 +347,6 @@ def adaptive_avg_pool(site: Site, x: Value, size: Sequence[int]) -> Value:
     rank = _pool_rank(site)
     out = site.spec.shape[-rank:]
     if any(e % o for e, o in zip(x.shape[-rank:], out, strict=True)):
-        raise UnsupportedOperator(f"{site.node.op} with windows of unequal size (node {site.node.name})")
+        raise UnsupportedOperator(f"{site.node.op} with windows of unequal size")
     sizes = [e // o for e, o in zip(x.shape[-rank:], out, strict=True)]
     return avg_pool(site, x, sizes, sizes)

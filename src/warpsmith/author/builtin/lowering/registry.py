@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any, TypeVar
 
 from warpsmith.author.builtin.values import Stored, Value
@@ -62,9 +61,10 @@ def supported(op: str) -> bool:
     return op in _TABLE
 
 
-def registered(module: ModuleType) -> frozenset[str]:
-    """Return the operators whose lowerings a module defines."""
-    return frozenset(op for op, function in _TABLE.items() if function.__module__ == module.__name__)
+def operators_of(subject: str) -> frozenset[str]:
+    """Return the operators whose lowerings one of the modules beside this one defines, such as `views`."""
+    home = f"{__name__.rpartition('.')[0]}.{subject}"
+    return frozenset(op for op, function in _TABLE.items() if function.__module__ == home)
 
 
 def lower(graph: Graph, cuts: Collection[str] = ()) -> Lowered:
@@ -80,8 +80,11 @@ def lower(graph: Graph, cuts: Collection[str] = ()) -> Lowered:
     for node in graph.nodes:
         function = _TABLE.get(node.op)
         if function is None:
-            raise UnsupportedOperator(f"the built-in author has no lowering for {node.op} (node {node.name})")
-        results = _call(function, node, values)
+            raise UnsupportedOperator(f"the built-in author has no lowering for {node.op}", node=node.name)
+        try:
+            results = _call(function, node, values)
+        except UnsupportedOperator as error:
+            raise UnsupportedOperator(error.message, node=node.name) from error
         for number, result in enumerate(results):
             values[node.name, number] = result
         first = results[0]

@@ -254,7 +254,7 @@ def padded(name: str, x: Value, shape: Sequence[int], before: Sequence[int], num
 
 def _pad_by_index(site: Site, x: Value, before: Sequence[int], mode: str) -> Value:
     if mode not in ("circular",):
-        raise UnsupportedOperator(f"aten.pad with mode {mode!r} (node {site.node.name})")
+        raise UnsupportedOperator(f"aten.pad with mode {mode!r}")
     return moved(
         site, x, lambda coords: tuple(
             (c + (-b) % e) % e for c, b, e in zip(coords, before, x.shape, strict=True)
