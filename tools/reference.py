@@ -1,7 +1,7 @@
 """Write the pages of the documentation that are made from the source: command line, names, operators.
 
-    python tools/reference.py            write docs/cli.md, docs/reference.md and docs/operators.md
-    python tools/reference.py --check    exit with 1 if one of them is not up to date
+python tools/reference.py            write docs/cli.md, docs/reference.md and docs/operators.md
+python tools/reference.py --check    exit with 1 if one of them is not up to date
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import pkgutil
 import re
 import sys
 import typing
@@ -19,7 +20,7 @@ from typing import Any
 import typer
 import typer.models
 
-from warpsmith.author.builtin.lowering import operators
+from warpsmith.author.builtin import lowering
 from warpsmith.cli import app
 from warpsmith.settings import FILE_NAME, Settings
 
@@ -100,7 +101,9 @@ def _parameter(name: str, hint: Any, required: bool) -> Parameter:
     kind = typing.get_args(kinds[0])[0] if typing.get_origin(kinds[0]) is list else kinds[0]
     if isinstance(info, typer.models.ArgumentInfo):
         return Parameter(name.upper(), WORDS[kind], info.help or "", required, positional=True)
-    label = next(iter(info.param_decls or ()), f"--{name.replace('_', '-')}")
+    # In an annotation, Typer takes the first name of an option for its default, and puts that right later.
+    written = [one for one in (info.default, *(info.param_decls or ())) if isinstance(one, str)]
+    label = next(iter(written), f"--{name.replace('_', '-')}")
     return Parameter(label, "" if kind is bool else WORDS[kind], info.help or "", required, positional=False)
 
 
@@ -109,8 +112,8 @@ def command_line() -> str:
     lines = [
         "# Command line",
         "",
-        "Exit codes: 0 done, 1 a judged program did not pass, 2 the input or a setting must be mended, 3 the machine failed, "
-        "130 Ctrl-C.",
+        "Exit codes: 0 done, 1 a judged program did not pass, 2 the input or a setting must be mended, "
+        "3 the machine failed, 130 Ctrl-C.",
     ]
     for name, verb in verbs().items():
         taken = parameters(verb)
@@ -133,14 +136,16 @@ def _settings() -> list[str]:
     lines = [
         "## Settings",
         "",
-        f"A flag beats the environment (`WARPSMITH_BUDGET=300`), which beats `{FILE_NAME}` in the current folder, which beats the "
-        "default.",
+        f"A flag beats the environment (`WARPSMITH_BUDGET=300`), which beats `{FILE_NAME}` in the current folder, "
+        "which beats the default.",
         "",
         "| setting | default | |",
         "| --- | --- | --- |",
     ]
     for name, field in Settings.model_fields.items():
-        default = "by the machine" if field.default_factory else "none" if field.default is None else f"`{field.default}`"
+        default = (
+            "by the machine" if field.default_factory else "none" if field.default is None else f"`{field.default}`"
+        )
         lines.append(f"| `{name}` | {default} | {field.description} |")
     return [*lines, ""]
 
@@ -175,7 +180,7 @@ def _is_method(member: object) -> bool:
 
 
 def _method(name: str, member: Any) -> Iterator[str]:
-    function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+    function: Any = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
     text = " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
     parameters = "" if isinstance(member, property) else f"({_parameters(function)})"
     yield f"- `{name}{parameters}`: {text}"
@@ -209,21 +214,21 @@ def _parameters(function: Callable[..., Any]) -> str:
 
 
 def operator_list() -> str:
-    """List the ATen operators that the built-in author lowers, one line for all overloads of one."""
-    overloads: dict[str, list[str]] = {}
-    for operator in operators():
-        _, base, overload = operator.split(".")
-        overloads.setdefault(base, []).append(overload)
-    lines = [
-        "# Operators",
-        "",
-        f"The built-in author lowers {len(overloads)} ATen operators. A module that needs another one ends with a message that names it.",
-        "",
-        "| operator | overloads |",
-        "| --- | --- |",
-    ]
-    lines += [f"| `{base}` | {', '.join(f'`{each}`' for each in found)} |" for base, found in sorted(overloads.items())]
-    return "\n".join([*lines, ""])
+    """List the ATen operators that the built-in author lowers, one line for all overloads of one, by subject."""
+    tables: list[str] = []
+    total = 0
+    for subject in sorted(module.name for module in pkgutil.iter_modules(lowering.__path__)):
+        overloads: dict[str, list[str]] = {}
+        for operator in sorted(lowering.operators_of(subject)):
+            _, base, overload = operator.split(".")
+            overloads.setdefault(base, []).append(f"`{overload}`")
+        if overloads:
+            total += len(overloads)
+            tables += ["", f"## {subject.capitalize()}", "", "| operator | overloads |", "| --- | --- |"]
+            tables += [f"| `{base}` | {', '.join(found)} |" for base, found in overloads.items()]
+    head = f"The built-in author lowers {total} ATen operators. "
+    head += "A module that needs another one ends with a message that names it."
+    return "\n".join(["# Operators", "", head, *tables, ""])
 
 
 PAGES: Mapping[str, Callable[[], str]] = {

@@ -438,7 +438,8 @@ class Counters:
 
     `instructions` counts thread-instructions by class: `fp32 fp64 fp16 int special convert control shared global
     local atomic barrier shuffle other`. `issued` counts warp-instructions by the same classes: a diverged warp
-    issues once for each path. Sectors are 32 bytes.
+    issues once for each path. Sectors are 32 bytes. `chained_reads` sums over all
+    warps how many reads of global memory each waits for one after the other.
     """
 
     kernel: str
@@ -458,6 +459,7 @@ class Counters:
     local_bytes: int
     divergent_branches: int
     branches: int
+    chained_reads: int = 0
 
     @property
     def thread_instructions(self) -> int:

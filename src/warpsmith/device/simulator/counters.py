@@ -143,6 +143,7 @@ class Counting:
             self.local_bytes,
             self.divergent,
             branches,
+            self.code.chains.total(self.warps),
         )
 
 

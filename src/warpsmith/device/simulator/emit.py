@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from warpsmith.device.simulator import accesses, alu, collective, moves, special
+from warpsmith.device.simulator.chains import Chains
 from warpsmith.device.simulator.decode import BOOL, DTYPES, SHORT, DType, Operation
 from warpsmith.device.simulator.flow import Block, Flow
 from warpsmith.device.simulator.liveness import CARRY, ENDS, IGNORED, reads_and_writes
@@ -58,10 +59,14 @@ HANDLERS: dict[str, Handler] = {
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """An executable kernel: a function for each block, classes of its instructions, and its memory instructions."""
+    """An executable kernel: a function for each block, classes of its instructions, and its memory instructions.
+
+    `chains` tells how often warps wait for memory.
+    """
 
     functions: tuple[Callable[..., None], ...]
     classes: tuple[tuple[tuple[str, int], ...], ...]
+    chains: Chains
     lengths: tuple[int, ...]
     live: tuple[tuple[int, ...], ...]
     slots: dict[str, int]
@@ -280,9 +285,9 @@ def _member_mask(e: Emitter, block: Block) -> tuple[int, int] | None:
     raise block.steps[0].fail("unsupported member mask")
 
 
-def _block_text(e: Emitter, block: Block, live_out: set[str]) -> tuple[str, Counter[str]]:
-    """Return the source of a block's function and the classes of its instructions."""
-    classes: Counter[str] = Counter()
+def _block_text(e: Emitter, block: Block, live_out: set[str]) -> tuple[str, list[str | None]]:
+    """Return the source of a block's function and the class of each of its instructions."""
+    classes: list[str | None] = []
     body: list[str] = []
     last_use: dict[str, int] = {}
     for number, step in enumerate(block.steps):
@@ -294,9 +299,7 @@ def _block_text(e: Emitter, block: Block, live_out: set[str]) -> tuple[str, Coun
     written: set[str] = set()
     for number, step in enumerate(block.steps):
         e.lines = []
-        kind = e.emit(step)
-        if kind is not None:
-            classes[kind] += 1
+        classes.append(e.emit(step))
         body += e.lines
         written |= {name for name in reads_and_writes(step)[1] if name in e.slots}
         dropped = [f"r{e.slots[name]}" for name, at in last_use.items() if at == number and name not in kept]
@@ -314,10 +317,13 @@ def emit(flow: Flow, addresses: dict[str, int]) -> Code:
     emitter = Emitter(flow, addresses)
     texts: list[str] = []
     classes: list[tuple[tuple[str, int], ...]] = []
+    all_kinds: list[list[str | None]] = []
     for block in flow.blocks:
         live_out = {name for target in block.targets for name in flow.blocks[target].live_in}
-        text, counted = _block_text(emitter, block, live_out)
+        text, kinds = _block_text(emitter, block, live_out)
         texts.append(text)
+        counted = Counter(kind for kind in kinds if kind is not None)
+        all_kinds.append(kinds)
         classes.append(tuple(sorted(counted.items())))
     source = "\n".join(texts)
     namespace = emitter.namespace
@@ -325,6 +331,7 @@ def emit(flow: Flow, addresses: dict[str, int]) -> Code:
     return Code(
         tuple(namespace[f"block_{block.index}"] for block in flow.blocks),
         tuple(classes),
+        Chains(flow, all_kinds),
         tuple(sum(count for _, count in one) for one in classes),
         tuple(tuple(sorted(emitter.slots[name] for name in block.live_in)) for block in flow.blocks),
         emitter.slots,
