@@ -41,7 +41,7 @@ reference: $(VENV)/installed ## write the generated pages of the documentation a
 docs: $(VENV)/installed-docs ## build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
-bench: $(VENV)/installed ## run every benchmark; results go to benchmarks/results/
+bench: $(VENV)/installed ## run every benchmark (long)
 	set -e; for file in $(BENCHMARKS); do $(BIN)/python $$file; done
 
 clean: ## remove what was made, except for .venv and warpsmith-out/

@@ -33,13 +33,20 @@ class Mapping:
         return [f"{step.variable} = {self.reduce}({step.variable});"] if self.reduce else []
 
 
-def thread_per_row(rows: int, scope: Scope) -> Mapping:
-    """Each thread reduces a row by itself, then the next: short rows, or rows that lie side by side."""
+def thread_per_row(rows: int, scope: Scope, adjacent: bool) -> Mapping:
+    """Each thread reduces a row by itself, then another: short rows, or rows that lie side by side.
+
+    A thread's rows are neighbours if `adjacent`, so that windows that overlap share what is in the cache; else the
+    threads of a warp have neighbouring rows, so that their reads coalesce.
+    """
     block, turns = scope.tunable("BLOCK"), scope.tunable("ROWS_PER_THREAD")
+    place = f"({scope.integer}(blockIdx.x) * {turns} + turn) * {block} + threadIdx.x"
+    if adjacent:
+        place = f"({scope.integer}(blockIdx.x) * {block} + threadIdx.x) * {turns} + turn"
     setup = (
         "#pragma unroll",
         f"for (int turn = 0; turn < {turns}; ++turn) {{",
-        f"const {scope.integer} row = ({scope.integer}(blockIdx.x) * {turns} + turn) * {block} + threadIdx.x;",
+        f"const {scope.integer} row = {place};",
         "if (row >= ROWS) return;",
     )
     tunables = ((block, (128, 64, 256, 512)), (turns, (1, 2, 4)))

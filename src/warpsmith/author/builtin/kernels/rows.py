@@ -42,7 +42,7 @@ class Rows:
     """Algorithms: `thread`, `warp`, `block` to a row, `columns` for rows side by side, `split` for few long rows."""
 
     def genes(self, region: Region, gpu: GpuSpec) -> tuple[Gene, ...]:
-        """Algorithm, vector width, where a row is kept between passes, and one pass or two where both exist."""
+        """Algorithm, vector width, where a row is kept between passes, one pass or two, which rows a thread takes."""
         width = _run(region)
         genes = [Gene("algorithm", _algorithms(region, gpu))]
         dtypes = _dtypes(region)
@@ -52,6 +52,8 @@ class Rows:
             genes.append(Gene("stage", ("registers", "reload", "shared")))
         if _compound(region):
             genes.append(Gene("passes", ("two", "one")))
+        if "thread" in genes[0].choices:
+            genes.append(Gene("rows", ("spread", "adjacent")))
         return tuple(genes)
 
     def emit(self, region: Region, genes: Genes, scope: Scope) -> Kernels:
@@ -61,7 +63,7 @@ class Rows:
         frame = Frame.of(region, vec, one_pass=genes.get("passes") == "one")
         if algorithm == "split":
             return emit_split(frame, scope)
-        mapping = _mapping(algorithm, region, scope, vec)
+        mapping = _mapping(algorithm, region, scope, vec, adjacent=genes.get("rows") == "adjacent")
         return _Kernel(frame, mapping, scope, str(genes.get("stage", "reload"))).emit()
 
 
@@ -202,9 +204,9 @@ def _fits_registers(frame: Frame, mapping: Mapping) -> bool:
     return -(-frame.region.cols // per_thread) <= _STAGED_PER_THREAD
 
 
-def _mapping(algorithm: str, region: Region, scope: Scope, vec: int) -> Mapping:
+def _mapping(algorithm: str, region: Region, scope: Scope, vec: int, adjacent: bool) -> Mapping:
     if algorithm == "thread":
-        return thread_per_row(region.rows, scope)
+        return thread_per_row(region.rows, scope, adjacent)
     if algorithm == "warp":
         return warp_per_row(region.rows, scope)
     if algorithm == "columns":
@@ -229,9 +231,11 @@ def _algorithms(region: Region, gpu: GpuSpec) -> tuple[str, ...]:
         fitting += ["block"] if cols >= 64 else []
     else:
         if cols >= 32:
-            fitting += ["warp", "block"] if cols <= 1024 else ["block", "warp"]
-        if cols <= 512:
-            fitting.insert(0 if cols < 32 else len(fitting), "thread")
+            # With too few rows to give every scheduler a warp, more threads to a row are the only parallelism there is.
+            few = rows < 8 * gpu.sm_count and cols >= 128
+            fitting += ["block", "warp"] if few or cols > 1024 else ["warp", "block"]
+        fitting += ["thread"] if cols <= 512 else []
+        fitting += ["columns"] if cols < 32 else []
     if rows <= 2 * gpu.sm_count and cols >= 1024:
         fitting.insert(0 if rows * 8 <= gpu.sm_count else len(fitting), "split")
     return tuple(fitting)
