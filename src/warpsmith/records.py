@@ -493,7 +493,8 @@ class Execution:
     """What a device says of one call of a program.
 
     `outputs` holds what stands in the output buffers, by name; `overwritten` the inputs that changed; `trampled` the
-    buffers whose guard zones changed. Where `findings` is not empty the outputs may be incomplete.
+    buffers whose guard zones changed, `kept` the module's variables that the call left other than it found them. Where
+    `findings` is not empty the outputs may be incomplete.
     """
 
     outputs: Mapping[str, torch.Tensor]
@@ -502,6 +503,7 @@ class Execution:
     findings: tuple[Finding, ...]
     counters: tuple[Counters, ...]
     seconds: float
+    kept: tuple[str, ...] = ()
 
 
 # ------------------------------------------------------------------------------------------------------------- verdict

@@ -326,8 +326,8 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "if (i < count && !known[i]) { kept[i] = x[i] * x[i] + x[i]; known[i] = 1; }\n    if (i < count) out[i] = kept[i];",
             ),
         ),
-        PROBES,
-        ("stale_state",),
+        RUN,
+        ("kept_state",),
     ),
     _bug(
         "reads over the end and multiplies by zero",

@@ -169,6 +169,14 @@ class Arena:
         region = self.regions[name]
         return bytes_tensor(self.data[region.start : region.end], self.specs[name])
 
+    def variables(self) -> dict[str, bytes]:
+        """Contents of the module's variables."""
+        return {
+            name: self.data[region.start : region.end].tobytes()
+            for name, region in self.regions.items()
+            if region.role == "variable"
+        }
+
     def overwritten(self) -> tuple[str, ...]:
         """Names of inputs whose bytes changed."""
         return tuple(

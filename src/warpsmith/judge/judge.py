@@ -150,7 +150,6 @@ class Judge:
         yield probes.exactness(trial, self.families, self._fill(trial, 101))
         yield probes.memory(trial, self._first(), self._fill(trial, 103))
         yield probes.mixtures(trial, self.families, self._fill(trial, 105))
-        yield probes.replay(trial, self._builder, self._architecture, self._fill(trial, 107))
 
     def _sanitize(self, trial: Trial) -> Failure | None:
         """Call once more, looking for races, uninitialised reads and barriers that not all threads reach."""

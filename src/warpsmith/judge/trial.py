@@ -108,6 +108,12 @@ def conduct(execution: Execution, stage: Stage, reference: Reference) -> Failure
     if execution.trampled:
         message = f"The program wrote outside the bounds of: {', '.join(execution.trampled)}."
         return Failure(stage, "out_of_bounds", message, family, seed)
+    if execution.kept:
+        message = (
+            f"The program keeps something from one call to the next: it leaves {', '.join(execution.kept)} changed. "
+            "Nothing but a module's variables outlives a call, so results could be kept there; use a scratch buffer."
+        )
+        return Failure(stage, "kept_state", message, family, seed)
     return None
 
 

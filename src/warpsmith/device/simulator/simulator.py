@@ -87,6 +87,7 @@ class Simulator:
         arena = Arena(inputs, outputs, plan.buffers, fill, [_image(variable) for variable in variables])
         addresses = {variable.name: GLOBAL_BASE + arena.regions[variable.name].start for variable in variables}
         _link(arena, variables, addresses)
+        before = arena.variables()
         memory = Memory(arena.data)
         findings: list[Finding] = []
         counters: list[Counters] = []
@@ -139,6 +140,7 @@ class Simulator:
             tuple(findings),
             tuple(counters),
             time.perf_counter() - started,
+            tuple(name for name, content in arena.variables().items() if content != before[name]),
         )
 
     def time(self, build: Build, plan: BoundPlan, counters: Sequence[Counters]) -> Timing:
