@@ -62,7 +62,9 @@ def main() -> None:
         rho = np.corrcoef(ranks(measured), ranks(estimated))[0, 1] if len(found) > 2 else float("nan")
         pick = measured[estimated.argmin()] / measured.min()
         print(f"{task:16} {len(found):8}  {rho:10.2f}  {np.median(estimated / measured):18.2f}  {pick:.2f}")
-    measured, estimated = (np.array(column) for column in zip(*(p for found in pairs.values() for p in found), strict=True))
+    measured, estimated = (
+        np.array(column) for column in zip(*(p for found in pairs.values() for p in found), strict=True)
+    )
     ratio = estimated / measured
     print(f"all: {len(ratio)} programs, {left_out} left out; correlation of logarithms "
           f"{np.corrcoef(np.log(measured), np.log(estimated))[0, 1]:.3f}; within a factor of 1.5: "

@@ -246,8 +246,10 @@ def stale() -> list[str]:
 def main() -> int:
     """Write the pages, or check them."""
     if "--check" in sys.argv[1:]:
-        print(*(f"docs/{name} is not up to date: make reference" for name in stale()), sep="\n")
-        return 1 if stale() else 0
+        old = stale()
+        for name in old:
+            print(f"docs/{name} is not up to date: make reference")
+        return 1 if old else 0
     for name, page in PAGES.items():
         (DOCS / name).write_text(page(), encoding="utf-8")
     return 0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from warpsmith.errors import MachineError, NothingPassed, SettingsError, UserError
 from warpsmith.settings import Settings, load_settings
+from warpsmith.version import own_version
 
 FAILED, BAD_INPUT, BAD_MACHINE, INTERRUPTED = 1, 2, 3, 130
 
@@ -66,7 +66,7 @@ def _complain(what: object, code: int) -> int:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"warpsmith {version('warpsmith')}")
+        typer.echo(f"warpsmith {own_version()}")
         raise typer.Exit
 
 

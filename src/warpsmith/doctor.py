@@ -19,6 +19,7 @@ from warpsmith.errors import MachineError, UserError
 from warpsmith.program import Builder
 from warpsmith.records import Launch, Plan, Program
 from warpsmith.settings import Settings, usable_cores
+from warpsmith.version import own_version
 
 PROFILERS = ("ncu", "nsys", "compute-sanitizer")
 KEYS = (
@@ -88,7 +89,7 @@ def render_diagnosis(items: tuple[Item, ...]) -> Table:
 
 
 def _python() -> Item:
-    version = importlib.metadata.version("warpsmith")
+    version = own_version()
     return Item("Warpsmith", "yes", f"{version} on Python {platform.python_version()}, {platform.system()}", "")
 
 

@@ -35,11 +35,11 @@ def compile_ptx(source: str) -> str:
     ]
     (result,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
     _, size = nvrtc.nvrtcGetProgramLogSize(program)
-    log = b" " * size
+    log = bytearray(size)  # never bytes: those of one character are shared by the whole interpreter
     nvrtc.nvrtcGetProgramLog(program, log)
     assert int(result) == 0, log.decode()
     _, size = nvrtc.nvrtcGetPTXSize(program)
-    ptx = b" " * size
+    ptx = bytearray(size)
     nvrtc.nvrtcGetPTX(program, ptx)
     return ptx.rstrip(b"\0 ").decode()
 

@@ -11,7 +11,7 @@ import pytest
 from tests.laws.sources import FILES, TREES, module, name
 
 ORDER = (
-    {"records", "errors"},
+    {"records", "errors", "version"},
     {"settings"},
     {"task", "program"},
     {"device"},

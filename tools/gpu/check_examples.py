@@ -77,8 +77,11 @@ def main() -> None:
         good = [r for r in mine if r["status"] == "ok" and r["error"] < 1e-4]
         best = min((r["seconds"] for r in good), default=float("nan"))
         worst = max((r.get("error", float("nan")) for r in mine if r["status"] == "ok"), default=float("nan"))
-        print(f"{task.name:20} programs {len(mine):3}  right {len(good):3}  largest error {worst:8.1e}  "
-              f"eager {eager * 1e6:8.2f} us  default {mine[0].get('seconds', float('nan')) * 1e6:8.2f} us  best {best * 1e6:8.2f} us")  # fmt: skip
+        first = mine[0].get("seconds", float("nan"))
+        print(
+            f"{task.name:16} programs {len(mine):3}  right {len(good):3}  largest error {worst:8.1e}  "
+            f"eager {eager * 1e6:7.2f} µs  default {first * 1e6:7.2f} µs  best {best * 1e6:7.2f} µs"
+        )
         for row in mine:
             if row not in good:
                 print("   ", row["status"], row.get("error"), row.get("message", ""), json.dumps(row["recipe"])[:160])

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +19,7 @@ from warpsmith.archive.connection import connect, in_a_line, writing
 from warpsmith.archive.rows import ArchivedTask, Event, Run, Standing
 from warpsmith.errors import ArchiveError
 from warpsmith.records import Candidate, Judged, Task, Verdict
+from warpsmith.version import own_version
 
 
 class Archive:
@@ -77,7 +77,7 @@ class Archive:
                 schema.runs,
                 task_key=task.key,
                 settings=dumps(json.loads(settings_json)),
-                warpsmith_version=version("warpsmith"),
+                warpsmith_version=own_version(),
                 started_at=_now(),
             )
 

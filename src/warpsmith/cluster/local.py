@@ -14,10 +14,12 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -159,7 +161,8 @@ class _Slot:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=self._entry, args=(theirs, self._setup), daemon=True)
-        process.start()
+        with _without_main():
+            process.start()
         theirs.close()
         self._process, self._pipe, self._ready = process, ours, False
 
@@ -242,3 +245,21 @@ def _kill_group(pid: int | None) -> None:
             kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+_STARTING = threading.Lock()
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide which script is running: a worker needs nothing of it, and to import it would be to run it again."""
+    main = sys.modules["__main__"]
+    with _STARTING:
+        hidden = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
+        try:
+            for name in hidden:
+                setattr(main, name, None)
+            yield
+        finally:
+            for name, value in hidden.items():
+                setattr(main, name, value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -12,6 +11,7 @@ from warpsmith.explore import chart, tree, words
 from warpsmith.explore.highlight import highlight, style_sheet
 from warpsmith.explore.outcome import Outcome
 from warpsmith.program import format_plan
+from warpsmith.version import own_version
 
 LIGHT, DARK = "friendly", "github-dark"
 
@@ -33,7 +33,7 @@ def render_report(outcome: Outcome) -> str:
             functional=highlight(outcome.task.functional_source, "python"),
             light=style_sheet(LIGHT),
             dark=style_sheet(DARK),
-            version=version("warpsmith"),
+            version=own_version(),
         )
     )
 
