@@ -2,8 +2,8 @@
 
     python benchmarks/estimate_vs_measured.py [benchmarks/results/h200_examples.json]
 
-The measured times come from tools/gpu/check_examples.py: the built-in author's default program and random ones for every
-example, replayed as CUDA graphs. Programs that today's author writes differently than it did then are left out.
+The measured times come from tools/gpu/check_examples.py: the built-in author's default program and random ones for
+every example, replayed as CUDA graphs. Programs that today's author writes differently are left out.
 """
 
 from __future__ import annotations
@@ -62,13 +62,11 @@ def main() -> None:
         rho = np.corrcoef(ranks(measured), ranks(estimated))[0, 1] if len(found) > 2 else float("nan")
         pick = measured[estimated.argmin()] / measured.min()
         print(f"{task:16} {len(found):8}  {rho:10.2f}  {np.median(estimated / measured):18.2f}  {pick:.2f}")
-    measured, estimated = (
-        np.array(column) for column in zip(*(p for found in pairs.values() for p in found), strict=True)
-    )
-    ratio = estimated / measured
-    print(f"all: {len(ratio)} programs, {left_out} left out; correlation of logarithms "
-          f"{np.corrcoef(np.log(measured), np.log(estimated))[0, 1]:.3f}; within a factor of 1.5: "
-          f"{np.mean((ratio < 1.5) & (ratio > 1 / 1.5)):.0%}, of 2: {np.mean((ratio < 2) & (ratio > 0.5)):.0%}")  # fmt: skip
+    measured, estimated = np.array([pair for found in pairs.values() for pair in found]).T
+    ratio, logs = estimated / measured, np.log([measured, estimated])
+    within = {factor: np.mean((ratio < factor) & (ratio > 1 / factor)) for factor in (1.5, 2.0)}
+    print(f"all: {len(ratio)} programs, {left_out} left out; correlation of logarithms {np.corrcoef(logs)[0, 1]:.3f}")
+    print("within a factor of " + ", ".join(f"{factor:g}: {share:.0%}" for factor, share in within.items()))
 
 
 if __name__ == "__main__":
