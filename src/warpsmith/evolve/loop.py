@@ -258,4 +258,5 @@ class Evolution:
         line = f"none of {self.ledger.submitted} programs for {self._problem.task.name} passed the judge"
         line += f": {', '.join(reasons)}" if reasons else ""
         ended = self._stop(self._standing())
-        return f"{line}; {ended}" if ended else line
+        hint = "; a larger budget may help" if ended and not self.ledger.judged else ""
+        return f"{line}; {ended}{hint}" if ended else line
