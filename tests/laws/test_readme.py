@@ -25,7 +25,7 @@ GENERATED = {ROOT / "docs" / name for name in reference.PAGES}
 MADE = ("warpsmith-out", "site", ".venv", "benchmarks/results", "build-cache")
 """What commands make, so that it need not be there."""
 
-HOSTS = re.compile("/home/|/root/|/work/|" + "py" + r"pi\.|index-url|localhost")
+HOSTS = re.compile(r"(?<!\w)/(?:home|root|work|Users)/|" + "py" + r"pi\.|index-url|localhost")
 
 
 def named(path: Path) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from warpsmith.author.builtin.index import Atom, Axis, Div, Index, Indirect, Mod
-from warpsmith.author.builtin.scalar import Apply, Literal, Load, Local, Position, Scalar, positions, walk
+from warpsmith.author.builtin.scalar import FUNCTIONS, Apply, Literal, Load, Local, Position, Scalar, positions, walk
 
 CTYPES: Mapping[str, str] = {
     "float64": "double",
@@ -40,35 +40,7 @@ _INFIX: Mapping[str, tuple[str, int]] = {
     "bit_or": ("|", _BITS),
     "bit_xor": ("^", _BITS),
 }
-_FUNCTIONS = frozenset(
-    [
-        "exp",
-        "exp2",
-        "expm1",
-        "log",
-        "log2",
-        "log10",
-        "log1p",
-        "sqrt",
-        "rsqrt",
-        "sin",
-        "cos",
-        "tan",
-        "asin",
-        "acos",
-        "atan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "erf",
-        "erfc",
-        "floor",
-        "ceil",
-        "trunc",
-        "pow",
-        "fmod",
-    ]
-)
+_FUNCTIONS = frozenset({*FUNCTIONS, "pow", "fmod"})
 # Fast intrinsics that may stand for exact functions where the recipe says so (CUDA C++ Programming Guide, 17.2).
 _FAST = {"exp": "__expf", "log": "__logf", "log2": "__log2f", "log10": "__log10f", "sin": "__sinf", "cos": "__cosf"}
 FAST_FUNCTIONS = frozenset(_FAST)

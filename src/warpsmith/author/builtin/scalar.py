@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from warpsmith.author.builtin.values import Producer
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
+# Functions of one floating value that are called the same in ATen and in CUDA.
+# fmt: off
+FUNCTIONS = (
+    "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "sin", "cos", "tan", "asin", "acos",
+    "atan", "sinh", "cosh", "tanh", "erf", "erfc", "floor", "ceil", "trunc",
+)
+# fmt: on
 
 
 def compute_dtype(dtype: str) -> str:

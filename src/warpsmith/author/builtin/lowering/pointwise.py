@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from warpsmith.author.builtin.lowering.registry import Site, lowers
-from warpsmith.author.builtin.scalar import FLOATS, Literal, Scalar, apply, cast, compute_dtype
+from warpsmith.author.builtin.scalar import FLOATS, FUNCTIONS, Literal, Scalar, apply, cast, compute_dtype
 from warpsmith.author.builtin.values import Coords, Value, Virtual, expand_coords
 
 Operand = Value | float | int | bool
@@ -72,37 +72,7 @@ def _binary(op: str) -> Callable[[Site, Value, Operand], Value]:
     return lambda site, x, y: mapped(site, lambda a, b: apply(op, a, b), x, y)
 
 
-for _name in [
-    "neg",
-    "abs",
-    "exp",
-    "exp2",
-    "expm1",
-    "log",
-    "log2",
-    "log10",
-    "log1p",
-    "sqrt",
-    "rsqrt",
-    "sin",
-    "cos",
-    "tan",
-    "asin",
-    "acos",
-    "atan",
-    "sinh",
-    "cosh",
-    "tanh",
-    "erf",
-    "erfc",
-    "floor",
-    "ceil",
-    "round",
-    "trunc",
-    "reciprocal",
-    "sign",
-    "sigmoid",
-]:
+for _name in (*FUNCTIONS, "neg", "abs", "round", "reciprocal", "sign", "sigmoid"):
     lowers(f"{_name}.default")(_unary(_name))
 
 for _aten, _op in {"mul": "mul", "div": "div", "maximum": "maximum", "minimum": "minimum"}.items():
