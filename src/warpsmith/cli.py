@@ -20,6 +20,7 @@ from warpsmith.version import own_version
 FAILED, BAD_INPUT, BAD_MACHINE, INTERRUPTED = 1, 2, 3, 130
 
 app = typer.Typer(
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="PyTorch modules in, verified CUDA kernels out.",
     no_args_is_help=True,
     add_completion=False,

@@ -34,7 +34,7 @@ def render_best(outcome: Outcome) -> Text:
     text = Text(f"{outcome.task.name}: ", style="bold")
     text.append(best_line(outcome.best, outcome.bound))
     gain = outcome.first_passed / outcome.best.seconds
-    return text.append(f", {gain:.2f}× the first that worked") if gain > 1 else text
+    return text.append(f", {gain:.2f}× the first that worked") if gain >= 1.005 else text
 
 
 def _headline(outcome: Outcome) -> Text:

@@ -162,7 +162,7 @@ class Judge:
         timing = self.device.time(trial.built, trial.plan, trial.counters)
         if not (timing.median >= self._bound.seconds):
             message = (
-                f"{timing.median * 1e6:.3g} us is below the bound of {self._bound.seconds * 1e6:.3g} us that "
+                f"{timing.median * 1e6:.3g} µs is below the bound of {self._bound.seconds * 1e6:.3g} µs that "
                 f"{self._bound.limit} sets on {self._bound.device}: the program does not do the work."
             )
             return Failure(Stage.TIME, "below_bound", message)

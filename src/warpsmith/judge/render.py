@@ -54,7 +54,7 @@ def quote(source: str, line: int, column: int = 0) -> str:
 
 
 def _micro(seconds: float) -> str:
-    return f"{seconds * 1e6:.3g} us"
+    return f"{seconds * 1e6:.3g} µs"
 
 
 def _headline(verdict: Verdict) -> Text:
