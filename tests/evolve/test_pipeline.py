@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ from warpsmith.optimize import Result
 from warpsmith.pipeline import INTERRUPTED, Pursuit, blocking
 from warpsmith.records import Candidate, Verdict
 from warpsmith.settings import Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c() -> Iterator[None]:
+    """A shell starts what runs in the background with Ctrl-C ignored; here it must mean what it means at a terminal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def settings(folder: Path, **values: Any) -> Settings:
