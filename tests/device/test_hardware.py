@@ -99,7 +99,8 @@ def _floats(kernel: str, bits: np.ndarray) -> np.ndarray:
         return bits.astype(np.uint16).view(np.float16).astype(np.float64)
     if kernel in _BFLOATS:
         return (bits << 16).view(np.float32).astype(np.float64)
-    return bits.view(np.float32).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # signalling NaNs become quiet ones
+        return bits.view(np.float32).astype(np.float64)
 
 
 def _both_nan(kernel: str, got: np.ndarray, due: np.ndarray) -> np.ndarray:
