@@ -125,3 +125,17 @@ def test_group_norm_with_an_activation_behind_its_reshape_is_one_kernel(checker:
 
     compiled = checker.compile(checker.task(Block(), torch.randn(2, 8, 6, 6)))
     assert len(compiled.program.plan.launches) == 1
+
+
+def test_inputs_may_be_called_what_kernels_call_their_own_variables(checker: Checker) -> None:
+    class Block(torch.nn.Module):
+        def forward(self, total: torch.Tensor, row: torch.Tensor, largest: torch.Tensor, x_v: torch.Tensor) -> object:
+            y = F.layer_norm(total * row, (48,)) + largest
+            return y.softmax(-1) * x_v, y.argmax(-1)
+
+    task = checker.task(Block(), *(torch.randn(6, 48) for _ in range(4)))
+    for algorithm in ("warp", "block", "thread"):
+        recipe = checker.compile(task).recipe
+        for region in recipe.genes:
+            recipe = recipe.choosing(region, "algorithm", algorithm)
+        assert checker.largest_error(task, checker.compile(task, recipe)) < 4e-6

@@ -80,9 +80,10 @@ class Scope:
 
 # Names that kernels use for themselves.
 _RESERVED = re.compile(
-    r"(i|k|j|row|col|lane|item|split|warp|t\d+|h\d+|v\d+|acc\d*|tile\w*|batch|depth\d*|m|n|first\w*|last|more|left|right|"
-    r"part|next\w*|start|step|group|column|slot|fetch|place|task|mine|before|carry|total|slice|at|running|inside|float|"
-    r"double|int|bool|char|long|short|half|min|max|Vec|[A-Z_]+)"
+    r"(i|k|j|row|col|lane|item|turn|split|warp|batch|m|n|last|more|left|right|part|start|step|group|column|slot|fetch|"
+    r"place|task|mine|before|carry|slice|at|running|inside|w|y|p|[thv]\d+|acc\d*|tile\w*|depth\d*|first\w*|next\w*|"
+    r"(total|product|largest|smallest|found|kept|best|moments|squares|online)\d*|\w+_[rsv]\d*|"
+    r"float|double|int|bool|char|long|short|half|min|max|Vec|[A-Z_]+)"
 )
 
 

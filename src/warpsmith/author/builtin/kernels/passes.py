@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from warpsmith.author.builtin.index import Index
@@ -13,6 +13,7 @@ from warpsmith.author.builtin.scalar import Literal, Local, Result, Scalar, appl
 from warpsmith.author.builtin.values import Coords, Producer, Reduction
 
 Held = dict[tuple[Producer, int], Scalar]
+Namer = Callable[[str], str]
 
 _SIMPLE: Mapping[str, tuple[str, str]] = {
     "sum": ("Sum", "total"),
@@ -87,8 +88,7 @@ def _own(expression: Scalar, placed: Mapping[Producer, int]) -> list[Result]:
     return [n for n in walk(expression) if isinstance(n, Result) and n.producer in placed]
 
 
-def _steps(producer: Reduction, source: Scalar, one_pass: bool, variable: object) -> Sequence[Step]:
-    assert callable(variable)
+def _steps(producer: Reduction, source: Scalar, one_pass: bool, variable: Namer) -> Sequence[Step]:
     dtype = producer.parts[0]
     if producer.kind == "mean_var":
         return _moments(producer, source, dtype, one_pass, variable)
@@ -115,8 +115,7 @@ def _steps(producer: Reduction, source: Scalar, one_pass: bool, variable: object
     return [Step(struct, dtype, name, source, False, ((0, value),), producer)]
 
 
-def _moments(producer: Reduction, source: Scalar, dtype: str, one_pass: bool, variable: object) -> Sequence[Step]:
-    assert callable(variable)
+def _moments(producer: Reduction, source: Scalar, dtype: str, one_pass: bool, variable: Namer) -> Sequence[Step]:
     if one_pass:
         name = variable("moments")
         yields = (0, Local(f"{name}.mean", dtype)), (1, Local(f"{name}.deviation", dtype))
@@ -130,8 +129,7 @@ def _moments(producer: Reduction, source: Scalar, dtype: str, one_pass: bool, va
     ]
 
 
-def _softmax(producer: Reduction, source: Scalar, dtype: str, one_pass: bool, variable: object) -> Sequence[Step]:
-    assert callable(variable)
+def _softmax(producer: Reduction, source: Scalar, dtype: str, one_pass: bool, variable: Namer) -> Sequence[Step]:
     if one_pass:
         name = variable("online")
         yields = (0, Local(f"{name}.largest", dtype)), (1, Local(f"{name}.sum", dtype))
