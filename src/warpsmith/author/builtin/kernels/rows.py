@@ -18,6 +18,7 @@ from warpsmith.author.builtin.kernels.emission import (
     hoist,
     indented,
     loads,
+    pointer,
     vector_read,
     vector_widths,
     widened,
@@ -143,7 +144,7 @@ class _Kernel:
                 reads += vector_read(fetch, load, lanes, place, declare=False)
                 printer.name(load, widened(load.stored, f"{place}.at[k]"))
             else:
-                raw = fetch.fork(lambda load, at: f"{load.tensor}[{at}]")
+                raw = fetch.fork(lambda load, at: f"{pointer(load.tensor)}[{at}]")
                 reads.append(f"{place} = {raw.value(load)};")
                 printer.name(load, widened(load.stored, place))
         return text + self._looped(reads)
