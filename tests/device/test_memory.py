@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.device.kit import clean, instruction, launch, run, spec
-from warpsmith.device.arena import Arena, poison
+from warpsmith.device.arena import Arena, poison, tensor_bytes
 from warpsmith.errors import SimulatorError
 from warpsmith.records import DTYPE_BYTES, TensorSpec
 
@@ -257,3 +257,8 @@ def test_empty_and_scalar_tensors():
     execution = run(source, launch("k", 1, 1, ["x", "out", "none"]), inputs, [spec("out", ()), spec("none", (0, 3))])
     outputs = clean(execution)
     assert outputs["out"].item() == 3.0 and outputs["none"].shape == (0, 3)
+
+
+def test_a_tensor_of_one_element_may_have_any_strides() -> None:
+    expanded = torch.ones(()).expand(1, 1)
+    assert tensor_bytes(expanded).tobytes() == np.float32(1).tobytes()

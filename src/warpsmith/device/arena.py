@@ -62,7 +62,8 @@ def tensor_bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
     """Return a tensor's elements in row-major order as bytes."""
     import torch
 
-    flat = tensor.detach().contiguous().reshape(-1)
+    # A tensor of one element counts as contiguous whatever its strides are; only a copy makes them plain.
+    flat = tensor.detach().reshape(-1).clone(memory_format=torch.contiguous_format)
     data: NDArray[np.uint8] = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
     return data
 

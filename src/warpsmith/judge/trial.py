@@ -137,7 +137,7 @@ def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
     """Return the bytes of a tensor, flat."""
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
+    return tensor.reshape(-1).clone(memory_format=torch.contiguous_format).view(torch.uint8)
 
 
 def _differ(left: torch.Tensor, right: torch.Tensor, index: Sequence[int]) -> bool:

@@ -87,8 +87,9 @@ def _blaming(task: Task) -> Iterator[None]:
     try:
         yield
     except UnsupportedOperator as error:
+        path, ending, _ = task.origin.partition(".py")
         line = task.lines.get(error.node or "")
-        raise UnsupportedOperator(error.message, file=task.origin, line=line, node=error.node) from error
+        raise UnsupportedOperator(error.message, file=path + ending, line=line if ending else None) from error
 
 
 def _compiled(context: Context, recipe: Recipe) -> Compiled:
