@@ -21,8 +21,7 @@ _ATTEMPTS = 16
 class BuiltinAuthor:
     """Proposes programs from recipes.
 
-    `create` starts from the defaults and, with other seeds, strays from them: another algorithm with everything else as
-    it was, or other choices at a few genes; `random` draws every gene;
+    `create` starts from the defaults and, with other seeds, strays from them at a few genes; `random` draws every gene;
     `tune` moves tunables of a parent; `mutate` changes one or two genes, or what is stored; `cross` takes each region
     from one of two parents.
     """
@@ -101,9 +100,6 @@ def _create(context: Context, rng: random.Random, _parents: Sequence[Recipe]) ->
     if context.seed == 0:
         return start, "defaults"
     recipe = _compiled(context, start).recipe
-    if rng.random() < 0.5:
-        recipe, note = _change_gene(context, recipe, rng, only="algorithm")
-        return recipe, note
     notes = []
     for _ in range(rng.randint(1, 3)):
         recipe, note = _change_gene(context, recipe, rng)
@@ -157,14 +153,10 @@ def _mutate(context: Context, rng: random.Random, parents: Sequence[Recipe]) -> 
     return changed, note
 
 
-def _change_gene(context: Context, recipe: Recipe, rng: random.Random, only: str | None = None) -> tuple[Recipe, str]:
-    """Give one gene of one region another value, one called `only` if there is one to change.
-
-    Where there is no gene to change, one tunable gets another value.
-    """
+def _change_gene(context: Context, recipe: Recipe, rng: random.Random) -> tuple[Recipe, str]:
+    """Give one gene of one region another value; where there is none to change, one tunable."""
     compiled = _compiled(context, recipe)
     open_genes = [(r, g) for r, genes in compiled.genes.items() for g in genes if len(g.choices) > 1]
-    open_genes = [(r, g) for r, g in open_genes if g.name == only] or open_genes
     if not open_genes:
         tuned = _tune(context, rng, [compiled.recipe])
         return tuned if tuned is not None else (recipe, "unchanged")
