@@ -123,10 +123,6 @@ class Contraction(Producer):
     right: Callable[[Coords, Coords], Scalar]
     operation: Choice["matmul", "conv"]
 
-    def extent(self, role: str) -> int:
-        """Product of the output extents with this role."""
-        return math.prod(e for e, r in zip(self.shape, self.roles, strict=True) if r == role)
-
     @property
     def depth(self) -> int:
         """Length of the sum."""

@@ -24,7 +24,6 @@ F4, F8, I8 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
 
 HALFWAY = np.int64(1 << 28)
 LOW_29 = np.int64((1 << 29) - 1)
-TINY_32 = np.float64(2.0**-125)
 TINY_32_SINGLE = np.float32(2.0**-125)
 
 

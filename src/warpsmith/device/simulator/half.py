@@ -84,10 +84,3 @@ def packed(function: Function, brain: bool) -> Function:
         return np.ascontiguousarray(function(*halves)).reshape(-1).view(U4)
 
     return apply
-
-
-def compare16(test: Function, brain: bool) -> Function:
-    """Compare one float16 or bfloat16 per lane."""
-    if not brain:
-        return test
-    return lambda a, b: test(bf16_to_f32(a), bf16_to_f32(b))

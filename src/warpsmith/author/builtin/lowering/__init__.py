@@ -10,6 +10,6 @@ from warpsmith.author.builtin.lowering import (  # noqa: F401  (importing a modu
     reductions,
     views,
 )
-from warpsmith.author.builtin.lowering.registry import Lowered, lower, operators_of, supported
+from warpsmith.author.builtin.lowering.registry import Lowered, lower, operators_of
 
-__all__ = ["Lowered", "lower", "operators_of", "supported"]
+__all__ = ["Lowered", "lower", "operators_of"]

@@ -56,11 +56,6 @@ class Lowered:
     values: dict[str, Value] = field(default_factory=dict)
 
 
-def supported(op: str) -> bool:
-    """Whether there is a lowering for the operator."""
-    return op in _TABLE
-
-
 def operators_of(subject: str) -> frozenset[str]:
     """Return the operators whose lowerings one of the modules beside this one defines, such as `views`."""
     home = f"{__name__.rpartition('.')[0]}.{subject}"
