@@ -468,11 +468,26 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuState:
+    """What the driver says of a GPU at one moment. Clocks in MHz, temperature in °C, power in W.
+
+    `throttle` names the reasons why the clock is lower than it could be, such as `power cap`; idling is not one.
+    """
+
+    sm_clock: int
+    memory_clock: int
+    temperature: int
+    power: float
+    throttle: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Timing:
     """How long one call of a whole plan takes, in seconds.
 
     `samples` are per call, `interval` a 95 % interval of the median. `source` tells a measurement on `device` from
-    an estimate for it; the two are never mixed. `clocks` are (SM, memory) in MHz where known.
+    an estimate for it; the two are never mixed. `states` logs the GPU during the measurement. `clocks_of` holds what
+    each of several clocks says of the same calls: `events` on the stream, device `activity`, the parent's `wall`.
     """
 
     samples: tuple[float, ...]
@@ -480,12 +495,61 @@ class Timing:
     interval: tuple[float, float]
     source: Literal["measured", "estimated"]
     device: str
-    clocks: tuple[int, int] | None = None
+    states: tuple[GpuState, ...] = ()
+    clocks_of: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         low, high = self.interval
         if not (0.0 < low <= self.median <= high < math.inf):
             raise ValueError(f"not a timing: median {self.median}, interval {self.interval}")
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The task's own module, timed in one way: `eager`, `compile` or `max-autotune`, called or as a CUDA graph.
+
+    Where the module cannot be run that way there is no timing, and `problem` says why.
+    """
+
+    mode: Literal["eager", "compile", "max-autotune"]
+    graph: bool
+    timing: Timing | None
+    problem: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.timing is None) == (not self.problem):
+            raise ValueError("a baseline has either a timing or a problem")
+
+    @property
+    def name(self) -> str:
+        """Mode, and how it is called."""
+        return f"{self.mode} graph" if self.graph else self.mode
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A candidate against one baseline, timed in alternating blocks (ABBA).
+
+    `ratio` is baseline time over candidate time, the median of the blocks' ratios: above 1 the candidate is faster.
+    `interval` is its 95 % interval. `spread` is how far the baseline strays from itself: the upper end of the interval
+    of its own ratio between neighbouring blocks, at least 1. A gain inside either is no gain.
+    """
+
+    baseline: str
+    ratio: float
+    interval: tuple[float, float]
+    spread: float
+    blocks: int
+
+    def __post_init__(self) -> None:
+        low, high = self.interval
+        if not (0.0 < low <= self.ratio <= high < math.inf and 1.0 <= self.spread < math.inf):
+            raise ValueError(f"not a comparison: {self.ratio}, interval {self.interval}, spread {self.spread}")
+
+    @property
+    def gain(self) -> bool:
+        """Whether the candidate is faster beyond doubt."""
+        return self.interval[0] > 1.0 and self.ratio > self.spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -570,7 +634,11 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the judge says of a candidate. Passed: no failure, and a timing. Failed: a failure, and no timing."""
+    """What the judge says of a candidate. Passed: no failure, and a timing. Failed: a failure, and no timing.
+
+    `contained` is false where the candidate has host code, which could not be kept from everything. `sanitized` says
+    which sanitizer looked at it: `simulator`, `compute-sanitizer`, or nothing where neither could.
+    """
 
     candidate_key: str
     task_key: str
@@ -582,6 +650,8 @@ class Verdict:
     counters: tuple[Counters, ...] = ()
     profile: Profile | None = None
     seconds: tuple[tuple[str, float], ...] = ()
+    contained: bool = True
+    sanitized: str = ""
 
     def __post_init__(self) -> None:
         if (self.failure is None) == (self.timing is None):

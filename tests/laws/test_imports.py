@@ -11,8 +11,8 @@ import pytest
 from tests.laws.sources import FILES, TREES, module, name
 
 ORDER = (
-    {"records", "errors", "version"},
-    {"settings"},
+    {"records", "errors", "version", "wire"},
+    {"settings", "child"},
     {"task", "program"},
     {"device"},
     {"judge", "archive"},
@@ -20,6 +20,7 @@ ORDER = (
     {"evolve"},
     {"explore", "cluster", "deliver"},
     {"optimize", "pipeline", "doctor"},
+    {"bench"},
     {"cli", "__init__", "__main__"},
 )
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
