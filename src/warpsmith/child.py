@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 from warpsmith import wire
@@ -34,6 +35,10 @@ class Child:
 
     def __init__(self, command: Sequence[str], *, extra: Mapping[str, str] | None = None, cwd: str = "/") -> None:
         environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+        if "PYTHONPATH" in environment:
+            # What is relative here would mean another folder there.
+            folders = environment["PYTHONPATH"].split(os.pathsep)
+            environment["PYTHONPATH"] = os.pathsep.join(str(Path(folder).absolute()) for folder in folders if folder)
         environment |= {"PYTHONUNBUFFERED": "1", **(extra or {})}
         self._printed: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         theirs_in, self._write = os.pipe()
@@ -84,13 +89,23 @@ class Child:
         self.send(message, *blobs)
         return self.receive(seconds, max_blob=max_blob)
 
+    def close(self) -> None:
+        """Tell the child that there will be no more messages."""
+        os.close(self._write)
+        self._write = -1
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the process has ended, or until the time is over."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
     def kill(self) -> None:
         """End the process and everything that it started. Safe to call again."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for descriptor in (self._read, self._write):
-            with contextlib.suppress(OSError):
+            if descriptor >= 0:
                 os.close(descriptor)
         self._read = self._write = -1
         self._printed.close()

@@ -31,7 +31,8 @@ app.add_typer(archive_app, name="archive")
 
 P = ParamSpec("P")
 
-Device = Annotated[str | None, typer.Option(help="GPU to optimize for: H200, H100, A100, L40S, RTX 4090 or B200.")]
+Device = Annotated[str | None, typer.Option(help="GPU to optimize for, by name; by default the one that is here.")]
+Simulate = Annotated[bool | None, typer.Option("--simulate", help="Simulate even where the GPU is here.")]
 ArchivePlace = Annotated[str | None, typer.Option("--archive", help="Archive: a file, or a PostgreSQL URL.")]
 Out = Annotated[Path | None, typer.Option(help="Folder for results.")]
 
@@ -86,6 +87,7 @@ def optimize(
     target: Annotated[str, typer.Argument(help="FILE.py in the KernelBench format, or FILE.py:Class.")],
     budget: Annotated[float | None, typer.Option(help="Seconds of work: the one dial.")] = None,
     device: Device = None,
+    simulate: Simulate = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every choice left to chance.")] = None,
     workers: Annotated[int | None, typer.Option(help="Judging processes.")] = None,
     out: Out = None,
@@ -97,6 +99,7 @@ def optimize(
     settings = load_settings(
         budget=budget,
         device=device,
+        simulate=simulate,
         seed=seed,
         workers=workers,
         out=out,
@@ -127,7 +130,7 @@ def _optimize(target: str, settings: Settings, console: Console) -> int:
 def _leave_what_there_is(task: Any, settings: Settings, console: Console) -> None:
     """Write the report on a search in which nothing passed: it says why."""
     from warpsmith.archive import Archive
-    from warpsmith.device.catalog import gpu
+    from warpsmith.device.choose import choose
     from warpsmith.explore import folder_for, outcome_from_archive, render_best, write_results
 
     if task is None:
@@ -135,7 +138,7 @@ def _leave_what_there_is(task: Any, settings: Settings, console: Console) -> Non
     with Archive.open(settings.archive) as opened:
         if task.key not in {each.key for each in opened.tasks()}:
             return
-        outcome = outcome_from_archive(opened, task.key, gpu(settings.device))
+        outcome = outcome_from_archive(opened, task.key, choose(settings.device, simulate=settings.simulate).spec)
     folder = write_results(outcome, folder_for(settings.out, task))
     console.print(render_best(outcome))
     console.print(f"report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
@@ -147,22 +150,22 @@ def judge(
     folder: Annotated[Path, typer.Argument(help="Folder with kernel.cu and plan.toml.")],
     task: Annotated[str, typer.Option(help="FILE.py or FILE.py:Class that the program stands for.")],
     device: Device = None,
+    simulate: Simulate = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the inputs.")] = None,
     tunable: Annotated[list[str] | None, typer.Option("--set", help="A tunable's value, as NAME=VALUE.")] = None,
 ) -> int:
     """Judge a program that somebody wrote."""
-    settings = load_settings(device=device, seed=seed)
+    settings = load_settings(device=device, simulate=simulate, seed=seed)
     values = _assignments(tunable or [])
-    from warpsmith.device.catalog import gpu
-    from warpsmith.device.simulator import Simulator
+    from warpsmith.device.choose import choose
     from warpsmith.judge import Judge, judge_folder, render
     from warpsmith.program import Builder
     from warpsmith.task import load_task
 
-    spec, loaded = gpu(settings.device), load_task(task)
+    choice, loaded = choose(settings.device, simulate=settings.simulate), load_task(task)
     builder = Builder(settings.cache)
     try:
-        judged = judge_folder(Judge(loaded, Simulator(spec), builder, seed=settings.seed), folder, values)
+        judged = judge_folder(Judge(loaded, choice.device(builder), builder, seed=settings.seed), folder, values)
     finally:
         builder.close()
     Console().print(render(judged.verdict, judged.candidate))
@@ -219,10 +222,10 @@ def report(
     """Write the results of a task anew, from what the archive holds."""
     settings = load_settings(device=device, out=out, archive=archive)
     from warpsmith.archive import Archive
-    from warpsmith.device.catalog import gpu
+    from warpsmith.device.choose import choose
     from warpsmith.explore import folder_for, outcome_from_archive, write_results
 
-    spec = gpu(settings.device)
+    spec = choose(settings.device, simulate=settings.simulate).spec
     with Archive.open(settings.archive, create=False) as opened:
         outcome = outcome_from_archive(opened, opened.task_key(key, spec.name), spec)
     folder = write_results(outcome, folder_for(settings.out, outcome.task))

@@ -140,7 +140,7 @@ def _gpu() -> Item:
     driver_text = f"driver for CUDA {version // 1000}.{version % 1000 // 10}"
     if not names:
         return Item("GPU", "absent", f"{driver_text}, but no GPU", without)
-    return Item("GPU", "yes", f"{', '.join(names)}; {driver_text}", "not used by this version: " + without)
+    return Item("GPU", "yes", f"{', '.join(names)}; {driver_text}", "programs run, are verified and timed here")
 
 
 def _profilers() -> Item:

@@ -16,7 +16,7 @@ from warpsmith.archive import Archive
 from warpsmith.author.builtin import BuiltinAuthor
 from warpsmith.author.protocol import Author
 from warpsmith.cluster import LocalExecutor
-from warpsmith.device.catalog import gpu
+from warpsmith.device.choose import Choice, choose
 from warpsmith.errors import NothingPassed, TaskError
 from warpsmith.evolve import (
     Evolution,
@@ -40,15 +40,23 @@ from warpsmith.task import bound, load_task, task_from_module
 
 INTERRUPTED = "interrupted"
 
-MakeExecutor = Callable[[Task, GpuSpec, Settings], Executor]
+MakeExecutor = Callable[[Task, Choice, Settings], Executor]
+_MOST_ON_GPU = 8
+_COPIES = 40
+"""How many times the bytes of a task a judge on a GPU may hold: arena, pool, and references with their scatter."""
 
 
-def local_executor(task: Task, spec: GpuSpec, settings: Settings) -> Executor:
-    """Judge in worker processes of this machine."""
+def local_executor(task: Task, choice: Choice, settings: Settings) -> Executor:
+    """Judge in worker processes of this machine: on a GPU as many as its memory lets hold references."""
+    workers = settings.workers
+    if choice.measures:
+        held = _COPIES * sum(spec.nbytes for spec in task.graph.arguments + task.graph.results)
+        workers = max(1, min(workers, _MOST_ON_GPU, choice.spec.memory_bytes // max(1, held)))
     return LocalExecutor(
         task,
-        spec.name,
-        settings.workers,
+        choice.spec.name,
+        workers,
+        simulate=not choice.measures,
         cache_dir=settings.cache,
         seed=settings.seed,
         judgement_seconds=settings.judge_limit,
@@ -81,10 +89,11 @@ class Pursuit:
     async def pursue(self) -> str:
         """Go through all four stages; return why the search ended. Cancelled, it leaves all verdicts in the archive."""
         settings = self._settings
-        problem = self._problem = self._functionalize(gpu(settings.device))
+        choice = choose(settings.device, simulate=settings.simulate)
+        problem = self._problem = self._functionalize(choice.spec)
         with Archive.open(settings.archive) as archive:
             self._run = archive.start_run(problem.task, settings.to_json())
-            executor = self._make_executor(problem.task, problem.gpu, settings)
+            executor = self._make_executor(problem.task, choice, settings)
             try:
                 reason = await self._search(problem, executor, archive)
             finally:

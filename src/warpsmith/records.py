@@ -417,6 +417,8 @@ FindingKind = Literal[
     "budget",
     "trap",
     "invalid_launch",
+    "out_of_memory",
+    "runner_died",
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -28,6 +29,13 @@ class FakeDevice:
         self.compute = compute
         self.seconds = seconds
         self.calls = 0
+
+    measures = False
+    where = "cpu"
+    architecture = "sm_90"
+
+    def exclusive(self) -> AbstractContextManager[object]:
+        return nullcontext()
 
     @property
     def spec(self) -> GpuSpec:

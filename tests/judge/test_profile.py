@@ -48,12 +48,19 @@ def profile_of(kernel: Kernel) -> Profile:
     ],
 )
 def test_a_binding_resource_has_a_name_and_advice(binding: str, facts: Facts, name: str) -> None:
-    assert classify(estimate(binding), facts) == name
+    assert classify(estimate(binding).resources, facts) == name
     assert len(ADVICE[name](facts)) > 40
 
 
 def test_all_advice_can_be_given_and_differs() -> None:
     assert len({advise(FACTS) for advise in ADVICE.values()}) == len(ADVICE)
+
+
+def test_advice_claims_nothing_that_nobody_counted() -> None:
+    facts = replace(FACTS, bytes_ratio=None, barriers=None, occupancy_limit="")
+    assert "times" not in ADVICE["memory bandwidth"](facts)
+    assert "now" not in ADVICE["latency"](facts) and "limited" not in ADVICE["latency"](facts)
+    assert "the other warps at a barrier" in ADVICE["latency"](replace(facts, stall="the other warps at a barrier"))
 
 
 def test_several_tiny_launches_are_told_to_fuse() -> None:

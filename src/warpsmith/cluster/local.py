@@ -48,8 +48,9 @@ class LocalExecutor:
     """Judges candidates in `workers` processes. Safe to use from several tasks at once.
 
     `judgement_seconds` limits one judgement; what takes longer gets a verdict with the reason `timeout`. Start-up of
-    a worker has its own limit. Cancelling `judge` abandons the judgement; its worker finishes it and is then free
-    again.
+    a worker has its own limit. With `simulate` false, candidates are judged on the GPU called `gpu_name` if it is
+    here; the workers take turns on it. Cancelling `judge` abandons the judgement; its worker finishes it and is then
+    free again.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class LocalExecutor:
         cache_dir: str | Path | None = None,
         seed: int = 0,
         judgement_seconds: float = 120.0,
+        simulate: bool = True,
         entry: Callable[[Connection, WorkerSetup], None] = serve,
     ) -> None:
         if workers < 1:
@@ -75,7 +77,9 @@ class LocalExecutor:
         self._folder = tempfile.TemporaryDirectory(prefix="warpsmith-task-")
         task_file = Path(self._folder.name) / "task"
         write_task(task, task_file)
-        setup = WorkerSetup(str(task_file), gpu_name, str(cache_dir) if cache_dir is not None else None, seed)
+        setup = WorkerSetup(
+            str(task_file), gpu_name, str(cache_dir) if cache_dir is not None else None, seed, simulate, workers
+        )
         self._slots = [_Slot(setup, entry) for _ in range(workers)]
         self._free: queue.Queue[_Slot] = queue.Queue()
         for slot in self._slots:

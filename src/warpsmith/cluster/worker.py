@@ -13,8 +13,7 @@ from pathlib import Path
 
 import torch
 
-from warpsmith.device.catalog import gpu
-from warpsmith.device.simulator import Simulator
+from warpsmith.device.choose import choose
 from warpsmith.errors import WarpsmithError
 from warpsmith.judge import Judge
 from warpsmith.program import Builder
@@ -27,6 +26,8 @@ _TENSORS = ("state", "examples")
 class WorkerSetup:
     """What a worker needs to build its judge. Without `cache_dir` builds are kept for this worker's life only.
 
+    `simulate` keeps to the simulator even where the GPU is here; `workers` share a GPU's memory.
+
     `task_file` is what `write_task` wrote. The task travels by file, because a pipe holds little: sending it would wait
     until the worker has started.
     """
@@ -35,6 +36,8 @@ class WorkerSetup:
     gpu_name: str
     cache_dir: str | None
     seed: int
+    simulate: bool = True
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +88,9 @@ def serve(pipe: Connection, setup: WorkerSetup) -> None:
 
 
 def _judge(setup: WorkerSetup, cache: Path) -> tuple[Judge, Builder]:
-    spec = gpu(setup.gpu_name)
     builder = Builder(cache)
-    return Judge(read_task(Path(setup.task_file)), Simulator(spec), builder, seed=setup.seed), builder
+    device = choose(setup.gpu_name, simulate=setup.simulate).device(builder, shares=setup.workers)
+    return Judge(read_task(Path(setup.task_file)), device, builder, seed=setup.seed), builder
 
 
 def _answer(pipe: Connection, judge: Judge) -> None:

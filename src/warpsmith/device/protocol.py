@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from warpsmith.records import BoundPlan, Build, Counters, Execution, GpuSpec, TensorSpec, Timing
@@ -14,9 +15,22 @@ if TYPE_CHECKING:
 class Device(Protocol):
     """Runs built programs. The simulator is one; a GPU behind the CUDA driver is another."""
 
+    measures: bool
+    """Whether times are measured here, by series of verified calls, or estimated from counters."""
+
     @property
     def spec(self) -> GpuSpec:
         """The GPU that is simulated or present."""
+        ...
+
+    @property
+    def architecture(self) -> str:
+        """What to compile for, such as `sm_90`."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """The PyTorch device on which references are computed and outputs returned: `cpu`, or `cuda:0`."""
         ...
 
     def run(
@@ -39,6 +53,14 @@ class Device(Protocol):
         """
         ...
 
+    def exclusive(self) -> AbstractContextManager[object]:
+        """Hold the device: nobody else verifies or times on it meanwhile."""
+        ...
+
+
+class EstimatingDevice(Device, Protocol):
+    """A device that tells times from counters."""
+
     def time(self, build: Build, plan: BoundPlan, counters: Sequence[Counters]) -> Timing:
-        """Measure or, on the simulator, estimate the time of one call."""
+        """Estimate the time of one call."""
         ...

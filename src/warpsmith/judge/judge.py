@@ -3,34 +3,50 @@
     screen → build → run → numerics → probes → sanitize → time → profile
 
 It knows no author. What a candidate may see are its inputs, its outputs and its scratch memory; expected outputs,
-tolerances and seeds never leave this process, and device code runs only on the device handed in.
+tolerances and seeds never leave this process, and device code runs only on the device handed in: in the simulator, or
+on a GPU in a runner process with a context of its own.
 
 What is covered: wrong values on every input family of the task, lower precision than declared, NaN and infinities,
-memory that was never written, writes to inputs and outside of buffers, races, results kept between calls, estimates
-below the bound. What is not covered: an input that no family draws and that only this candidate treats differently;
-an argument that no family shows the task to depend on (see `Judge.admission`).
+memory that was never written, writes to inputs and outside of buffers, races, results kept between calls, times below
+the bound, calls that are right only when they are not timed. What is not covered: an input that no family draws and
+that only this candidate treats differently; an argument that no family shows the task to depend on (see
+`Judge.admission`); on a GPU, races in programs that are too large for the simulator and were not sanitized otherwise.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import cast
 
-from warpsmith.device.protocol import Device
-from warpsmith.errors import ProgramError
+from warpsmith.device.cuda.device import CudaDevice, seconds_for
+from warpsmith.device.cuda.process import Fault
+from warpsmith.device.protocol import Device, EstimatingDevice
+from warpsmith.device.simulator import Simulator
+from warpsmith.errors import ProgramError, SimulatorError
 from warpsmith.judge import probes
+from warpsmith.judge.pool import Pool, members_for
 from warpsmith.judge.profile import profile
-from warpsmith.judge.references import CACHE_BYTES, Reference, References
+from warpsmith.judge.references import CACHE_BYTES, POOL, Reference, References
 from warpsmith.judge.screen import mismatched, refused, screen
+from warpsmith.judge.timing import Limits, fault_failure, least_seconds, measure
 from warpsmith.judge.trial import Trial, conduct
 from warpsmith.program import Builder
 from warpsmith.records import Bound, BoundPlan, Candidate, Failure, Stage, Task, Verdict, digest
 from warpsmith.task import Admission, admit, bound, families_for
 
-JUDGE_VERSION = "1"
+JUDGE_VERSION = "2"
 NOMINAL = "nominal"
 _BUDGET_FLOOR = 50_000_000
 _BUDGET_PER_OPERATION = 256
+_SIMULATED = 20_000_000
+"""Bytes and operations of a task up to which the simulator can look at a whole call of a program on a GPU's behalf."""
+_LARGE = 128 << 20
+"""Bytes of arguments and results from which on references fill the GPU: fewer families are drawn, each once."""
+_FEW = ("nominal", "normal", "offset", "row_scale", "heavy_tail", "exact")
+_SHARE_OF_MEMORY = 3
+_ON_DEVICE = frozenset({Stage.RUN, Stage.NUMERICS, Stage.PROBES, Stage.TIME})
 
 
 class Judge:
@@ -38,7 +54,8 @@ class Judge:
 
     `seed` fixes which inputs are drawn; verdicts of judges with the same seed agree. `budget` limits the
     thread-instructions of one call and defaults to a generous multiple of the task's own work. `cache_bytes` bounds
-    the memory of held references.
+    the memory of held references; by default 512 MiB, on a GPU a third of its memory. `every_family` draws every input
+    family where the task is so large that otherwise five would do.
     """
 
     def __init__(
@@ -49,19 +66,26 @@ class Judge:
         *,
         seed: int = 0,
         budget: int | None = None,
-        cache_bytes: int = CACHE_BYTES,
+        cache_bytes: int | None = None,
+        every_family: bool = False,
     ) -> None:
         self.task = task
         self.device = device
-        self.families = families_for(task)
+        large = device.measures and _nbytes(task) > _LARGE
+        self.families = tuple(f for f in families_for(task) if every_family or not large or f in _FEW)
+        self._mixtures = 1 if large and not every_family else len(probes.MIXTURES)
         self._builder = builder
         self._seed = seed
         self._bound: Bound = bound(task, device.spec)
         self._budget = budget if budget is not None else _budget(self._bound)
-        self._references = References(task, seed, limit=cache_bytes)
+        if cache_bytes is None:
+            memory = cast(CudaDevice, device).memory_bytes if device.measures else 0
+            cache_bytes = memory // _SHARE_OF_MEMORY if device.measures else CACHE_BYTES
+        self._references = References(task, seed, limit=cache_bytes, device=device.where, pool=1 if large else POOL)
+        self._pool: Pool | None = None
+        self._checker = Simulator(device.spec) if device.measures and _work(self._bound) <= _SIMULATED else None
         self._admission: Admission | None = None
-        major, minor = device.spec.compute_capability
-        self._architecture = f"sm_{major}{minor}"
+        self._architecture = device.architecture
         self._stages: tuple[tuple[Stage, Callable[[Trial], Failure | None]], ...] = (
             (Stage.SCREEN, self._screen),
             (Stage.BUILD, self._build),
@@ -88,7 +112,8 @@ class Judge:
         reached = Stage.SCREEN
         for reached, step in self._stages:
             start = time.perf_counter()
-            failure = step(trial)
+            with self._hold(reached):
+                failure = step(trial)
             seconds.append((reached.name.lower(), time.perf_counter() - start))
             if failure is not None:
                 break
@@ -103,7 +128,12 @@ class Judge:
             counters=trial.counters,
             profile=trial.profile,
             seconds=tuple(seconds),
+            sanitized=trial.sanitized,
         )
+
+    def _hold(self, stage: Stage) -> AbstractContextManager[object]:
+        """Hold the device while it is used, and leave it to others while we compile or simulate."""
+        return self.device.exclusive() if stage in _ON_DEVICE else nullcontext()
 
     def _screen(self, trial: Trial) -> Failure | None:
         plan = screen(self.task, trial.candidate, self.device.spec)
@@ -149,23 +179,62 @@ class Judge:
     def _probed(self, trial: Trial) -> Iterator[Failure | None]:
         yield probes.exactness(trial, self.families, self._fill(trial, 101))
         yield probes.memory(trial, self._first(), self._fill(trial, 103))
-        yield probes.mixtures(trial, self.families, self._fill(trial, 105))
+        yield probes.mixtures(trial, self.families, self._fill(trial, 105), self._mixtures)
 
     def _sanitize(self, trial: Trial) -> Failure | None:
-        """Call once more, looking for races, uninitialised reads and barriers that not all threads reach."""
+        """Call once more, looking for races, uninitialised reads and barriers that not all threads reach.
+
+        A program for a GPU is looked at in the simulator where the task is small enough and the simulator knows all
+        of its instructions; `Verdict.sanitized` tells.
+        """
         reference = self._first()
-        execution = trial.call(reference, fill=self._fill(trial, 109), sanitize=True)
+        if not self.device.measures:
+            execution = trial.call(reference, fill=self._fill(trial, 109), sanitize=True)
+        elif self._checker is not None:
+            inputs = {name: value.cpu() for name, value in reference.arguments.items()}
+            fill, results = self._fill(trial, 109), self.task.graph.results
+            try:
+                execution = self._checker.run(
+                    trial.built, trial.plan, inputs, results, fill=fill, sanitize=True, budget=self._budget
+                )
+            except SimulatorError:
+                return None
+            trial.counters = execution.counters
+        else:
+            return None
+        trial.sanitized = "simulator"
         return conduct(execution, Stage.SANITIZE, reference)
 
     def _time(self, trial: Trial) -> Failure | None:
         """Time the program. Faster than the bound is impossible, so it is a failure, whatever the mechanism."""
-        timing = self.device.time(trial.built, trial.plan, trial.counters)
+        if self.device.measures:
+            return self._measure(trial, cast(CudaDevice, self.device))
+        timing = cast(EstimatingDevice, self.device).time(trial.built, trial.plan, trial.counters)
         if not (timing.median >= self._bound.seconds):
             message = (
                 f"{timing.median * 1e6:.3g} µs is below the bound of {self._bound.seconds * 1e6:.3g} µs that "
                 f"{self._bound.limit} sets on {self._bound.device}: the program does not do the work."
             )
             return Failure(Stage.TIME, "below_bound", message)
+        trial.timing = timing
+        return None
+
+    def _measure(self, trial: Trial, device: CudaDevice) -> Failure | None:
+        """Time a program by series of verified calls."""
+        graph, seed = self.task.graph, self._fill(trial, 1000)
+        if self._pool is None:
+            count = members_for(self.task, device.memory_bytes)
+            self._pool = Pool(self.task, self._first(), self._seed, count, device.where)
+        try:
+            series = device.series(trial.built, trial.plan, graph.arguments, graph.results, seed)
+            least = least_seconds(self._bound, device.spec, series.calls)
+            limits = Limits(seconds_for(self._budget), least)
+            timing = measure(series, self._pool, limits, seed, device.spec.name, device.watch.state)
+        except Fault as fault:
+            device.recover()
+            return fault_failure(fault)
+        if isinstance(timing, Failure):
+            return timing
         trial.timing = timing
         return None
 
@@ -184,7 +253,14 @@ class Judge:
         return int(digest("fill", str(self._seed), trial.candidate.key, str(call))[:8], 16)
 
 
+def _work(limit: Bound) -> int:
+    return limit.operations + limit.bytes_read + limit.bytes_written
+
+
 def _budget(limit: Bound) -> int:
     """Thread-instructions that a call may take: far more than any sensible program, far less than an endless loop."""
-    work = limit.operations + limit.bytes_read + limit.bytes_written
-    return _BUDGET_FLOOR + _BUDGET_PER_OPERATION * work
+    return _BUDGET_FLOOR + _BUDGET_PER_OPERATION * _work(limit)
+
+
+def _nbytes(task: Task) -> int:
+    return sum(spec.nbytes for spec in task.graph.arguments + task.graph.results)

@@ -17,14 +17,15 @@ from warpsmith.task import draw
 MIRRORED = "mirrored"
 
 
-def draw_any(task: Task, family: str, seed: int) -> dict[str, torch.Tensor]:
+def draw_any(task: Task, family: str, seed: int, device: str = "cpu") -> dict[str, torch.Tensor]:
     """Draw all arguments of a task from a family or from a mixture `first+second`. The same call, the same bits."""
     first, _, second = family.partition("+")
     if not second:
-        return draw(task, family, seed)
+        return draw(task, family, seed, device)
     if second == MIRRORED:
-        return _mirrored(draw(task, first, seed), {spec.name for spec in task.graph.inputs})
-    return _joined(draw(task, first, seed), draw(task, second, seed), {spec.name for spec in task.graph.inputs})
+        return _mirrored(draw(task, first, seed, device), {spec.name for spec in task.graph.inputs})
+    front, back = draw(task, first, seed, device), draw(task, second, seed, device)
+    return _joined(front, back, {spec.name for spec in task.graph.inputs})
 
 
 def _joined(

@@ -3,7 +3,8 @@
 The bottleneck is that of the launch that takes most of the time. Its name comes from the resource that binds in the
 device's estimate, refined by what was counted: L1 traffic is *uncoalesced access* where a request touches many more
 sectors than it needs, shared memory is *bank conflicts* where requests are split. Advice prescribes one change, with
-the numbers that speak for it; an author may disagree, a reader can check.
+the numbers that speak for it; an author may disagree, a reader can check. `roofline` gives the same names and the same
+advice from what was measured.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from warpsmith.records import Bound, BoundPlan, Build, Counters, GpuSpec, Profil
 
 _FULL_REQUEST = 4.0
 """Sectors that 32 lanes with 4 bytes each need when they are neighbours."""
-_SCATTERED = 2.0 * _FULL_REQUEST
-_CONFLICTED = 1.5
-_FEW_WAVES = 1.0
+SCATTERED = 2.0 * _FULL_REQUEST
+CONFLICTED = 1.5
+FEW_WAVES = 1.0
 _OVERHEAD_OF_SEVERAL = 0.5
 _OVERHEAD_OF_ONE = 0.9
 _DIVERGENT = 0.25
@@ -27,7 +28,11 @@ _DIVERGENT = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the advice may quote. Shares are of one; `bytes_ratio` is bytes moved over compulsory bytes."""
+    """What the advice may quote. Shares are of one; `bytes_ratio` is bytes moved over compulsory bytes.
+
+    `bytes_ratio` and `barriers`, which warps execute, are None where nobody counted them; `stall` says in words what
+    warps wait for most often, where that was measured.
+    """
 
     kernel: str
     launches: int
@@ -39,8 +44,9 @@ class Facts:
     load_sectors: float
     conflicts: float
     divergence: float
-    bytes_ratio: float
-    barriers: int
+    bytes_ratio: float | None
+    barriers: int | None
+    stall: str = ""
 
 
 def profile(build: Build, plan: BoundPlan, counters: Sequence[Counters], gpu: GpuSpec, limit: Bound) -> Profile | None:
@@ -49,35 +55,32 @@ def profile(build: Build, plan: BoundPlan, counters: Sequence[Counters], gpu: Gp
     if not estimates:
         return None
     slowest = max(range(len(estimates)), key=lambda i: estimates[i].seconds)
-    estimate, counted = estimates[slowest], counters[slowest]
-    facts = _facts(estimates, estimate, counters, counted, limit)
-    bottleneck = classify(estimate, facts)
-    return Profile(_metrics(estimates, estimate, facts), bottleneck, ADVICE[bottleneck](facts))
+    facts = facts_of(estimates, counters, slowest, limit)
+    bottleneck = classify(estimates[slowest].resources, facts)
+    seconds = sum(one.seconds for one in estimates)
+    metrics = (*common_metrics(seconds, facts), *time_metrics(estimates[slowest]))
+    return Profile(metrics, bottleneck, ADVICE[bottleneck](facts))
 
 
-def classify(estimate: LaunchEstimate, facts: Facts) -> str:
-    """Name the bottleneck: a key of `ADVICE`."""
+def classify(resources: Sequence[tuple[str, float]], facts: Facts) -> str:
+    """Name the bottleneck: a key of `ADVICE`. The resource with the greatest number, whatever it counts, binds."""
     if facts.overhead_share > (_OVERHEAD_OF_SEVERAL if facts.launches > 1 else _OVERHEAD_OF_ONE):
         return "launch overhead"
-    binding = max(estimate.resources, key=lambda pair: pair[1])[0]
-    if binding in ("l1", "l2") and facts.load_sectors > _SCATTERED:
+    binding = max(resources, key=lambda pair: pair[1])[0]
+    if binding in ("l1", "l2") and facts.load_sectors > SCATTERED:
         return "uncoalesced access"
-    if binding == "shared" and facts.conflicts > _CONFLICTED:
+    if binding == "shared" and facts.conflicts > CONFLICTED:
         return "bank conflicts"
-    if binding in ("latency", "in flight") and facts.waves < _FEW_WAVES:
+    if binding in ("latency", "in flight") and facts.waves < FEW_WAVES:
         return "too little parallelism"
     if binding == "issue" and facts.divergence > _DIVERGENT:
         return "divergence"
     return _NAMES.get(binding, "arithmetic")
 
 
-def _facts(
-    estimates: Sequence[LaunchEstimate],
-    estimate: LaunchEstimate,
-    counters: Sequence[Counters],
-    counted: Counters,
-    limit: Bound,
-) -> Facts:
+def facts_of(estimates: Sequence[LaunchEstimate], counters: Sequence[Counters], number: int, limit: Bound) -> Facts:
+    """Return what advice on launch `number` of a call may quote, from estimates and counters of all its launches."""
+    estimate, counted = estimates[number], counters[number]
     total = sum(one.seconds for one in estimates)
     moved = sum(one.unique_load_bytes + one.unique_store_bytes for one in counters)
     return Facts(
@@ -100,12 +103,10 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def _metrics(
-    estimates: Sequence[LaunchEstimate], estimate: LaunchEstimate, facts: Facts
-) -> tuple[tuple[str, float], ...]:
-    """Return all numbers behind the verdict; times in seconds, `time_...` those of the slowest launch."""
+def common_metrics(seconds: float, facts: Facts) -> tuple[tuple[str, float], ...]:
+    """Return the numbers that every profile has. `seconds` is the time of one call."""
     return (
-        ("seconds", sum(one.seconds for one in estimates)),
+        ("seconds", seconds),
         ("launches", float(facts.launches)),
         ("overhead_share", facts.overhead_share),
         ("occupancy", facts.occupancy),
@@ -113,9 +114,13 @@ def _metrics(
         ("sectors_per_load", facts.load_sectors),
         ("wavefronts_per_shared_access", facts.conflicts),
         ("divergent_branches", facts.divergence),
-        ("bytes_over_compulsory", facts.bytes_ratio),
-        *((f"time_{name.replace(' ', '_')}", seconds) for name, seconds in estimate.resources),
+        *((("bytes_over_compulsory", facts.bytes_ratio),) if facts.bytes_ratio is not None else ()),
     )
+
+
+def time_metrics(estimate: LaunchEstimate, name: str = "time") -> tuple[tuple[str, float], ...]:
+    """Return how long each resource alone would take for a launch, in seconds, called `<name>_<resource>`."""
+    return tuple((f"{name}_{resource.replace(' ', '_')}", seconds) for resource, seconds in estimate.resources)
 
 
 _NAMES: Mapping[str, str] = {
@@ -129,6 +134,7 @@ _NAMES: Mapping[str, str] = {
     "issue": "instruction issue",
     "latency": "latency",
     "in flight": "memory latency",
+    "loads and stores": "L1 throughput",
 }
 
 
@@ -145,6 +151,11 @@ def _launch_overhead(facts: Facts) -> str:
 
 
 def _bandwidth(facts: Facts) -> str:
+    if facts.bytes_ratio is None:
+        return (
+            "The time is close to that of moving the compulsory bytes, so little is left to gain. "
+            "Wider loads and more of them in flight bring it closer to the peak."
+        )
     if facts.bytes_ratio > 1.5:
         return (
             f"DRAM traffic is {facts.bytes_ratio:.1f} times what the task must move. "
@@ -223,17 +234,26 @@ def _divergence(facts: Facts) -> str:
     )
 
 
+def _occupancy(facts: Facts) -> str:
+    limit = f" (limited by {facts.occupancy_limit})" if facts.occupancy_limit else ""
+    return f"{facts.occupancy:.0%} occupancy{limit}"
+
+
+def _barriers(facts: Facts) -> str:
+    return f" (now {facts.barriers})" if facts.barriers is not None else ""
+
+
 def _latency(facts: Facts) -> str:
     return (
-        f"Warps wait for their own results at {facts.occupancy:.0%} occupancy (limited by {facts.occupancy_limit}). "
-        f"Shorten dependent chains: several accumulators per thread, fewer barriers (now {facts.barriers}), "
+        f"Warps wait for {facts.stall or 'their own results'} at {_occupancy(facts)}. "
+        f"Shorten dependent chains: several accumulators per thread, fewer barriers{_barriers(facts)}, "
         "warp shuffles in place of shared memory trees."
     )
 
 
 def _memory_latency(facts: Facts) -> str:
     return (
-        f"Too few bytes are on their way at {facts.occupancy:.0%} occupancy (limited by {facts.occupancy_limit}). "
+        f"Too few bytes are on their way at {_occupancy(facts)}. "
         "Issue several independent vector loads per thread before the first is used, or raise occupancy."
     )
 

@@ -9,7 +9,8 @@ is enough to draw the same inputs again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ import torch
 from warpsmith.judge.mixtures import draw_any
 from warpsmith.judge.rounding import CORRELATED, UNIT_ROUNDOFF, scattered, scatterings
 from warpsmith.judge.ties import Ranking, rankings
-from warpsmith.records import Arg, Graph, Ref, Task, digest
+from warpsmith.records import Arg, Graph, Ref, Task, Tolerance, digest
 from warpsmith.task import evaluate
 
 FLIP_REPLICAS = 16
@@ -70,7 +71,8 @@ def refer(task: Task, family: str, seed: int, arguments: Mapping[str, torch.Tens
     """Compute what is due for given arguments. `family` says how their rounding errors add up."""
     correlated = family.split("+")[0] in CORRELATED
     expected = evaluate(task.graph, arguments, "float64")
-    eager = evaluate(task.graph, arguments, "task")
+    with precision_policy(task.tolerance):
+        eager = evaluate(task.graph, arguments, "task")
     floating = [spec for spec in task.graph.results if spec.dtype in UNIT_ROUNDOFF]
     discrete = [spec for spec in task.graph.results if spec.dtype not in UNIT_ROUNDOFF]
     squares = {spec.name: torch.zeros_like(expected[spec.name]) for spec in floating}
@@ -103,6 +105,18 @@ def refer(task: Task, family: str, seed: int, arguments: Mapping[str, torch.Tens
     return Reference(family, seed, arguments, due)
 
 
+@contextmanager
+def precision_policy(tolerance: Tolerance) -> Iterator[None]:
+    """Let PyTorch compute on a GPU in the reduced precision that the task allows, and in no other."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32, convolutions.allow_tf32 = tolerance.matmul_tf32, tolerance.conv_tf32
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
+
+
 def _may_flip(graph: Graph, output: str) -> bool:
     """Whether a discrete output is decided by floating values."""
     nodes = {node.name: node for node in graph.nodes}
@@ -131,17 +145,21 @@ def _refs_in(args: tuple[Arg, ...]) -> list[str]:
 
 
 class References:
-    """A bounded cache of references: the least recently used go first once `limit` bytes are held."""
+    """A bounded cache of references on `device`: the least recently used go first once `limit` bytes are held."""
 
-    def __init__(self, task: Task, seed: int, *, limit: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, task: Task, seed: int, *, limit: int = CACHE_BYTES, device: str = "cpu", pool: int = POOL
+    ) -> None:
+        self.device = device
+        self._pool = pool
         self._task = task
         self._seed = seed
         self._limit = limit
         self._held: OrderedDict[tuple[str, int], Reference] = OrderedDict()
 
     def seed_for(self, family: str, candidate_key: str) -> int:
-        """Return the seed with which `family` is drawn for a candidate: one of `POOL` that the judge's seed fixes."""
-        member = int(digest(str(self._seed), family, candidate_key), 16) % POOL
+        """Return the seed with which `family` is drawn for a candidate: one of `pool` that the judge's seed fixes."""
+        member = int(digest(str(self._seed), family, candidate_key), 16) % self._pool
         return 1 + int(digest(str(self._seed), self._task.key, family, str(member))[:7], 16)
 
     def get(self, family: str, seed: int) -> Reference:
@@ -149,7 +167,7 @@ class References:
         if (family, seed) in self._held:
             self._held.move_to_end((family, seed))
             return self._held[family, seed]
-        return self.put(refer(self._task, family, seed, draw_any(self._task, family, seed)))
+        return self.put(refer(self._task, family, seed, draw_any(self._task, family, seed, self.device)))
 
     def put(self, reference: Reference) -> Reference:
         """Hold a reference and let go of old ones."""

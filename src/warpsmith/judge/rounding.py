@@ -146,10 +146,10 @@ _SQUARES = frozenset({"var"})
 
 
 @cache
-def _pool() -> torch.Tensor:
+def _pool(device: torch.device) -> torch.Tensor:
     """Random signs, the same in every process."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 2, (_POOL,), generator=generator, dtype=torch.int8).double().mul_(2).sub_(1)
+    return torch.randint(0, 2, (_POOL,), generator=generator, dtype=torch.int8).double().mul_(2).sub_(1).to(device)
 
 
 class Scatter(TorchDispatchMode):
@@ -162,7 +162,8 @@ class Scatter(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations = 0
         self._places = random.Random(seed)
-        self._large = torch.Generator().manual_seed(seed)
+        self._seed = seed
+        self._large: torch.Generator | None = None
         self._unit = working_roundoff(task.graph) * amplitude
         self._significand = 1.0 / working_roundoff(task.graph)
         self._correlated = correlated
@@ -208,9 +209,11 @@ class Scatter(TorchDispatchMode):
 
     def _draw(self, like: torch.Tensor) -> torch.Tensor:
         """Return a random sign for each element: a window at a random place of a pool, or all new for large tensors."""
-        pool, count = _pool(), like.numel()
+        pool, count = _pool(like.device), like.numel()
         if 2 * count > pool.numel():
-            bits = torch.randint(0, 2, like.shape, generator=self._large, dtype=torch.int8)
+            if self._large is None:
+                self._large = torch.Generator(like.device).manual_seed(self._seed)
+            bits = torch.randint(0, 2, like.shape, generator=self._large, dtype=torch.int8, device=like.device)
             return bits.to(like.dtype).mul_(2).sub_(1)
         start = self._places.randrange(pool.numel() - count)
         return pool[start : start + count].view(like.shape)

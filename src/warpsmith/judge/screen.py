@@ -11,10 +11,12 @@ import re
 
 from warpsmith.errors import ProgramError
 from warpsmith.program import bind
+from warpsmith.program.kernels import externals_in
 from warpsmith.records import BoundPlan, Build, Candidate, Diagnostic, Failure, GpuSpec, Stage, Task
 
 _ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*(?:\((.*?)\))?", re.DOTALL)
 _PARAMETER = re.compile(r"\.param\s+(?:\.align\s+\d+\s+)?\.([a-z]+\d+)")
+_DEVICE_HEAP = frozenset({"malloc", "free"})
 _POINTERS = frozenset({"u64", "b64", "s64"})
 
 
@@ -44,6 +46,10 @@ def refused(build: Build) -> Failure:
 
 def mismatched(build: Build, plan: BoundPlan) -> Failure | None:
     """Check every launch against the kernels that were built: name, number of arguments, pointers where tensors go."""
+    outside = externals_in(build.ptx) & _DEVICE_HEAP
+    if outside:
+        message = f"The device code calls {', '.join(sorted(outside))}; memory that outlives a call is not to be had."
+        return Failure(Stage.BUILD, "device_heap", message)
     kernels = {match[1]: _PARAMETER.findall(match[2] or "") for match in _ENTRY.finditer(build.ptx)}
     for launch in plan.launches:
         if launch.kernel not in kernels:

@@ -43,6 +43,7 @@ class Trial:
     counters: tuple[Counters, ...] = ()
     timing: Timing | None = None
     profile: Profile | None = None
+    sanitized: str = ""
 
     @property
     def built(self) -> Build:

@@ -170,3 +170,19 @@ def _shared_misfits(resource: KernelResources, launch: BoundLaunch, limit: int) 
             f"{resource.shared} bytes of static and {launch.shared} bytes of dynamic shared memory; "
             f"{limit} bytes are the limit"
         )
+
+
+_VARIABLE = re.compile(
+    r"^\s*(?:\.visible\s+|\.weak\s+|\.common\s+)?\.(?:global|const)\s[^;={]*?([\w$]+)(?:\[\d*\])*\s*[=;]", re.M
+)
+_EXTERNAL = re.compile(r"\.extern\s+\.func\s*(?:\([^)]*\)\s*)?([\w$]+)")
+
+
+def variables_in(ptx: str) -> list[str]:
+    """Return the names of the module's variables: all memory of a program that outlives a call."""
+    return [match[1] for match in _VARIABLE.finditer(_COMMENT.sub(" ", ptx))]
+
+
+def externals_in(ptx: str) -> set[str]:
+    """Return the names of functions that the device code calls and does not define, such as `malloc`."""
+    return {match[1] for match in _EXTERNAL.finditer(_COMMENT.sub(" ", ptx))}

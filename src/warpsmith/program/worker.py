@@ -45,11 +45,14 @@ def header_directories() -> tuple[Path, ...]:
     Raises CompilerUnavailable, naming the packages to install, if there are none.
     """
     spec = importlib.util.find_spec("nvidia")
-    for root in spec.submodule_search_locations or () if spec else ():
-        for include in sorted(Path(root).glob("cu1*/include"), reverse=True):
-            if (include / "cuda_fp16.h").is_file() and (include / "crt").is_dir():
-                cccl = include / "cccl"
-                return (include, cccl) if cccl.is_dir() else (include,)
+    roots = spec.submodule_search_locations or () if spec else ()
+    # The wheels may lie in several folders: a CUDA of PyTorch's own, and what was added beside it.
+    includes = [path for root in roots for path in sorted(Path(root).glob("cu1*/include"), reverse=True)]
+    runtime = next((path for path in includes if (path / "cuda_fp16.h").is_file()), None)
+    crt = next((path for path in includes if (path / "crt").is_dir()), None)
+    if runtime is not None and crt is not None:
+        cccl = [path / "cccl" for path in includes if (path / "cccl").is_dir()]
+        return tuple(dict.fromkeys((runtime, crt, *cccl[:1])))
     raise CompilerUnavailable(
         "the CUDA headers are not installed: pip install nvidia-cuda-runtime nvidia-cuda-crt nvidia-cuda-cccl"
     )

@@ -22,8 +22,13 @@ class Call:
     tensors: dict[str, torch.Tensor]
 
 
-def bind(signature: inspect.Signature, examples: object, file: str | None, line: int | None) -> Call:
-    """Match the example inputs to the parameters of forward, and name every tensor among them."""
+def bind(
+    signature: inspect.Signature, examples: object, file: str | None, line: int | None, device: str = "cpu"
+) -> Call:
+    """Match the example inputs to the parameters of forward, and name every tensor among them.
+
+    They may be on the CPU and on `device`, and nowhere else.
+    """
     if isinstance(examples, torch.Tensor):
         examples = (examples,)
     if not isinstance(examples, (list, tuple, dict)):
@@ -41,7 +46,7 @@ def bind(signature: inspect.Signature, examples: object, file: str | None, line:
         for path, leaf in leaves:
             label = key + "".join(f"_{part}" for part in keystr(path).strip("[]").replace("'", "").split("][") if part)
             if isinstance(leaf, torch.Tensor):
-                _check_input(label, leaf, file, line)
+                _check_input(label, leaf, file, line, device)
                 tensors[label] = leaf
             elif leaf is not None and not isinstance(leaf, (bool, int, float, str)):
                 message = (
@@ -56,11 +61,11 @@ def _own(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().clone(memory_format=torch.contiguous_format) if dense else tensor
 
 
-def _check_input(label: str, tensor: torch.Tensor, file: str | None, line: int | None) -> None:
+def _check_input(label: str, tensor: torch.Tensor, file: str | None, line: int | None, device: str) -> None:
     problem = None
     if tensor.layout != torch.strided:
         problem = f"has the layout {tensor.layout}; only dense tensors are supported"
-    elif tensor.device.type != "cpu":
+    elif tensor.device.type not in ("cpu", torch.device(device).type):
         problem = f"is on {tensor.device}; draw inputs on the CPU"
     elif str(tensor.dtype).removeprefix("torch.") not in DTYPE_BYTES:
         problem = f"has the dtype {tensor.dtype}, which is not supported"

@@ -1,8 +1,12 @@
-"""The reference: a graph interpreted operator by operator on the CPU, in the task's precision or in float64."""
+"""The reference: a graph interpreted operator by operator, in the task's precision or in float64.
+
+It runs where the arguments are: on the CPU or on a GPU.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -33,20 +37,21 @@ def dtype_of(name: str) -> torch.dtype:
 def evaluate(graph: Graph, arguments: Mapping[str, torch.Tensor], precision: Precision) -> dict[str, torch.Tensor]:
     """Compute every output of `graph`, contiguous, by name.
 
-    `task` computes as eager PyTorch does on the CPU. `float64` takes the same values, upcasts every floating
-    tensor, and carries float64 through, casts to narrower floating types included, so that the result is the
+    `task` computes as eager PyTorch does on the arguments' device. `float64` takes the same values, upcasts every
+    floating tensor, and carries float64 through, casts to narrower floating types included, so that the result is the
     mathematical one up to float64 rounding; integer and boolean results keep their dtype. Intermediates are freed
     after their last use.
     """
     wide = precision == "float64"
     values: dict[str, Any] = {}
+    device = next((arguments[spec.name].device for spec in graph.arguments), torch.device("cpu"))
     for spec in graph.arguments:
         tensor = arguments[spec.name].detach()
         values[spec.name] = tensor.to(torch.float64) if wide and tensor.is_floating_point() else tensor
     dying = _last_uses(graph)
     with torch.no_grad():
         for node in graph.nodes:
-            values[node.name] = _call(node, values, wide)
+            values[node.name] = _call(node, values, wide, device)
             for name in dying.get(node.name, ()):
                 del values[name]
         results: dict[str, torch.Tensor] = {}
@@ -102,7 +107,7 @@ def _lookup(ref: Ref, values: Mapping[str, Any]) -> torch.Tensor:
     return found
 
 
-def _call(node: Node, values: Mapping[str, Any], wide: bool) -> Any:
+def _call(node: Node, values: Mapping[str, Any], wide: bool, device: torch.device) -> Any:
     # PyTorch gives a true division or a square root of integers in float32; float64 must be asked for by the operand.
     promote = wide and _floating_from_integers(node, values)
 
@@ -117,7 +122,17 @@ def _call(node: Node, values: Mapping[str, Any], wide: bool) -> Any:
             return [convert(item) for item in arg]
         return arg
 
-    return operator(node.op)(*map(convert, node.args), **{name: convert(arg) for name, arg in node.kwargs})
+    given = {name: convert(arg) for name, arg in node.kwargs}
+    if device.type != "cpu" and not refs_of(node) and _takes_device(node.op):
+        given["device"] = device
+    return operator(node.op)(*map(convert, node.args), **given)
+
+
+@cache
+def _takes_device(op: str) -> bool:
+    """Whether an operator makes a tensor out of nothing, and so must be told where."""
+    schema = getattr(operator(op), "_schema", None)
+    return schema is not None and any(argument.name == "device" for argument in schema.arguments)
 
 
 def _floating_from_integers(node: Node, values: Mapping[str, Any]) -> bool:

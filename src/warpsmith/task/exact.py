@@ -83,11 +83,12 @@ def exact_operand(spec: TensorSpec, operand: Operand, g: torch.Generator) -> tor
     half = 2 ** (_SIGNIFICAND_BITS[spec.dtype] - 1)
     if operand.role == "ones":
         density = min(0.5, _MOST_ONES / operand.terms)
-        values = (torch.rand(spec.shape, generator=g) < density).to(torch.int64)
+        values = (torch.rand(spec.shape, generator=g, device=g.device) < density).to(torch.int64)
     elif operand.role == "addend":
-        values = torch.randint(-half, half, spec.shape, generator=g)
+        values = torch.randint(-half, half, spec.shape, generator=g, device=g.device)
     else:
         # Odd, and with the top bit set, so that every bit of the significand is needed.
-        magnitude = torch.randint(half // 2, half, spec.shape, generator=g) * 2 + 1
-        values = torch.where(torch.randint(2, spec.shape, generator=g) == 0, magnitude, -magnitude)
+        magnitude = torch.randint(half // 2, half, spec.shape, generator=g, device=g.device) * 2 + 1
+        positive = torch.randint(2, spec.shape, generator=g, device=g.device) == 0
+        values = torch.where(positive, magnitude, -magnitude)
     return values.to(dtype_of(spec.dtype))

@@ -1,4 +1,4 @@
-"""Named, seeded families of arguments: the same task, family and seed give the same tensors in every process.
+"""Named, seeded families of arguments: the same task, family, seed and kind of device give the same tensors anywhere.
 
 Floating inputs follow the family. Integers follow it as far as order and repetition go and stay within what their
 use allows; masks stay masks. Parameters and buffers are the module's own for seed 0 of `nominal` and random
@@ -23,8 +23,24 @@ from warpsmith.task.trace import Tracer, base_name, integer_bounds
 Draw = Callable[[tuple[int, ...], torch.Generator], torch.Tensor]
 
 
+_LARGE = 1 << 24
+"""Elements from which on draws on an accelerator are made in float32: in float64 they would not fit beside the rest."""
+
+
+def _precision(shape: tuple[int, ...], g: torch.Generator) -> torch.dtype:
+    return torch.float32 if g.device.type != "cpu" and math.prod(shape) > _LARGE else torch.float64
+
+
 def _normal(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
-    return torch.randn(shape, generator=g, dtype=torch.float64)
+    return torch.randn(shape, generator=g, dtype=_precision(shape, g), device=g.device)
+
+
+def _uniform(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
+    return torch.rand(shape, generator=g, dtype=_precision(shape, g), device=g.device)
+
+
+def _whole(low: int, high: int, shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
+    return torch.randint(low, high, shape, generator=g, device=g.device)
 
 
 def _heavy_tail(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
@@ -37,14 +53,14 @@ def _equal(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
 
 
 def _alternating(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
-    sign = 1.0 - 2.0 * (torch.arange(math.prod(shape)) % 2)
+    sign = 1.0 - 2.0 * (torch.arange(math.prod(shape), device=g.device) % 2)
     return _normal(shape, g).abs() * sign.reshape(shape)
 
 
 def _row_scale(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
     """Scales from 1e-3 to 1e3, one for each row; for a vector, one for each element."""
     rows = (*shape[:-1], 1) if len(shape) > 1 else shape
-    return _normal(shape, g) * 10.0 ** (6.0 * torch.rand(rows, generator=g, dtype=torch.float64) - 3.0)
+    return _normal(shape, g) * 10.0 ** (6.0 * _uniform(rows, g) - 3.0)
 
 
 def _sorted(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
@@ -53,7 +69,7 @@ def _sorted(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
 
 def _duplicates(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
     """Four values only, so that every row has ties."""
-    return _normal((4,), g)[torch.randint(4, shape, generator=g)]
+    return _normal((4,), g)[_whole(0, 4, shape, g)]
 
 
 _FLOATING: Mapping[str, Draw] = {
@@ -86,28 +102,31 @@ def families_for(task: Task) -> tuple[str, ...]:
     return tuple(family for family in FAMILIES if family != "exact" or exact)
 
 
-def draw(task: Task, family: str, seed: int) -> dict[str, torch.Tensor]:
-    """Return every argument of `task.graph` by name, as contiguous CPU tensors of their declared shape and dtype.
+def draw(task: Task, family: str, seed: int, device: str = "cpu") -> dict[str, torch.Tensor]:
+    """Return every argument of `task.graph` by name, as contiguous tensors of their declared shape and dtype.
+
+    They are made on `device`, whose kind decides which numbers a seed gives.
 
     Raises ValueError for an unknown family, TaskError where the task's own `get_inputs` fails.
     """
     if family not in FAMILIES:
         raise ValueError(f"unknown input family {family!r}; known are {', '.join(FAMILIES)}")
     if family == "nominal" and seed == 0:
-        return {spec.name: _own(task, spec).clone() for spec in task.graph.arguments}
-    drawn = _nominal_inputs(task, seed) if family == "nominal" else _family_inputs(task, family, seed)
+        return {spec.name: _own(task, spec).to(device, copy=True) for spec in task.graph.arguments}
+    drawn = _nominal_inputs(task, seed, device) if family == "nominal" else _family_inputs(task, family, seed, device)
     statistics = _running_statistics(task.graph)
     for spec in task.graph.parameters:
-        drawn[spec.name] = _parameter(task.state[spec.name], _generator(task, family, seed, spec.name))
+        own = task.state[spec.name].to(device)
+        drawn[spec.name] = _parameter(own, _generator(task, family, seed, spec.name, device))
     for spec in task.graph.buffers:
-        kind = statistics.get(spec.name, "other")
-        drawn[spec.name] = _buffer(task.state[spec.name], kind, _generator(task, family, seed, spec.name))
+        kind, own = statistics.get(spec.name, "other"), task.state[spec.name].to(device)
+        drawn[spec.name] = _buffer(own, kind, _generator(task, family, seed, spec.name, device))
     for spec in task.graph.constants:
-        drawn[spec.name] = task.state[spec.name].clone()
+        drawn[spec.name] = task.state[spec.name].to(device, copy=True)
     if family == "exact":
         specs = {spec.name: spec for spec in task.graph.arguments}
         for name, role in exact_roles(task.graph, seed).items():
-            drawn[name] = exact_operand(specs[name], role, _generator(task, family, seed, name))
+            drawn[name] = exact_operand(specs[name], role, _generator(task, family, seed, name, device))
     return {spec.name: drawn[spec.name] for spec in task.graph.arguments}
 
 
@@ -115,38 +134,39 @@ def _own(task: Task, spec: TensorSpec) -> torch.Tensor:
     return task.state[spec.name] if spec.name in task.state else task.examples[spec.name]
 
 
-def _generator(task: Task, family: str, seed: int, name: str) -> torch.Generator:
+def _generator(task: Task, family: str, seed: int, name: str, device: str) -> torch.Generator:
     number = int(digest("draw", task.key, family, str(seed), name), 16) >> 1
-    return torch.Generator().manual_seed(number)
+    return torch.Generator(device).manual_seed(number)
 
 
 def _is_floating(spec: TensorSpec) -> bool:
     return dtype_of(spec.dtype).is_floating_point
 
 
-def _nominal_inputs(task: Task, seed: int) -> dict[str, torch.Tensor]:
+def _nominal_inputs(task: Task, seed: int, device: str) -> dict[str, torch.Tensor]:
     """As the task draws them; where it cannot, every tensor resampled from the values of its example."""
     if task.module_inputs:
-        return draw_module_inputs(task, SEED + seed)
+        return draw_module_inputs(task, SEED + seed, device)
     drawn = {}
     for spec in task.graph.inputs:
-        example = task.examples[spec.name].reshape(-1)
-        chosen = torch.randint(example.numel(), spec.shape, generator=_generator(task, "nominal", seed, spec.name))
-        drawn[spec.name] = example[chosen]
+        example = task.examples[spec.name].to(device).reshape(-1)
+        drawn[spec.name] = example[
+            _whole(0, example.numel(), spec.shape, _generator(task, "nominal", seed, spec.name, device))
+        ]
     return drawn
 
 
-def _family_inputs(task: Task, family: str, seed: int) -> dict[str, torch.Tensor]:
+def _family_inputs(task: Task, family: str, seed: int, device: str) -> dict[str, torch.Tensor]:
     bounds, unit = integer_bounds(task.graph), _unit_interval(task.graph)
     drawn = {}
     for spec in task.graph.inputs:
-        g = _generator(task, family, seed, spec.name)
+        g = _generator(task, family, seed, spec.name, device)
         if _is_floating(spec):
             values = _floating(spec, family, g)
             drawn[spec.name] = torch.sigmoid(values) if spec.name in unit else values
         elif spec.dtype == "bool":
             share = float(task.examples[spec.name].double().mean())
-            drawn[spec.name] = torch.rand(spec.shape, generator=g) < share
+            drawn[spec.name] = torch.rand(spec.shape, generator=g, device=g.device) < share
         else:
             drawn[spec.name] = _integers(spec, family, g, task.examples[spec.name], bounds.get(spec.name))
     return drawn
@@ -167,10 +187,10 @@ def _zeros_subnormals(shape: tuple[int, ...], dtype: torch.dtype, g: torch.Gener
     """+0, -0 and subnormals of both signs, a third each."""
     info = torch.finfo(dtype)
     # eps * smallest_normal is the smallest subnormal; the uniform factor spreads over all of them.
-    factor = info.eps + (1.0 - 2.0 * info.eps) * torch.rand(shape, generator=g, dtype=torch.float64)
+    factor = info.eps + (1.0 - 2.0 * info.eps) * torch.rand(shape, generator=g, dtype=torch.float64, device=g.device)
     magnitude = info.smallest_normal * factor
-    sign = 1.0 - 2.0 * torch.randint(2, shape, generator=g)
-    nonzero = torch.randint(3, shape, generator=g) == 0
+    sign = 1.0 - 2.0 * _whole(0, 2, shape, g)
+    nonzero = _whole(0, 3, shape, g) == 0
     return torch.copysign(torch.where(nonzero, magnitude, 0.0), sign).to(dtype)
 
 
@@ -179,11 +199,11 @@ def _integers(
 ) -> torch.Tensor:
     low, high = (0, bound) if bound is not None else (int(example.min()), int(example.max()) + 1)
     if family == "equal":
-        values = torch.randint(low, high, (), generator=g).expand(spec.shape)
+        values = _whole(low, high, (), g).expand(spec.shape)
     elif family == "duplicates":
-        values = torch.randint(low, high, (4,), generator=g)[torch.randint(4, spec.shape, generator=g)]
+        values = _whole(low, high, (4,), g)[_whole(0, 4, spec.shape, g)]
     else:
-        values = torch.randint(low, high, spec.shape, generator=g)
+        values = _whole(low, high, spec.shape, g)
     if family == "sorted":
         values = values.sort(dim=-1).values
     return values.to(dtype_of(spec.dtype)).contiguous()
@@ -199,7 +219,7 @@ def _parameter(own: torch.Tensor, g: torch.Generator) -> torch.Tensor:
     if spread > 1e-6 * abs(mean):
         new = mean + spread * _normal(tuple(own.shape), g)
     elif mean != 0.0:
-        new = mean * (0.5 + torch.rand(own.shape, generator=g, dtype=torch.float64))
+        new = mean * (0.5 + _uniform(tuple(own.shape), g))
     else:
         new = 0.5 * _normal(tuple(own.shape), g)
     return new.to(own.dtype).contiguous()
@@ -208,12 +228,12 @@ def _parameter(own: torch.Tensor, g: torch.Generator) -> torch.Tensor:
 def _buffer(own: torch.Tensor, kind: str, g: torch.Generator) -> torch.Tensor:
     shape = tuple(own.shape)
     if kind == "counter":
-        return torch.randint(100, shape, generator=g).to(own.dtype)
+        return _whole(0, 100, shape, g).to(own.dtype)
     if not own.is_floating_point():
         return own.clone()
     if kind == "mean":
         return (0.5 * _normal(shape, g)).to(own.dtype)
-    uniform = torch.rand(shape, generator=g, dtype=torch.float64)
+    uniform = _uniform(shape, g)
     if kind == "variance":
         return (0.5 + 1.5 * uniform).to(own.dtype)
     if kind == "state" or not own.any():

@@ -67,27 +67,29 @@ def task_from_module(module: torch.nn.Module, example_inputs: object, name: str 
         return _task(module, example_inputs, called, called, file, None, module_inputs=False)
 
 
-def draw_module_inputs(task: Task, seed: int) -> dict[str, torch.Tensor]:
+def draw_module_inputs(task: Task, seed: int, device: str = "cpu") -> dict[str, torch.Tensor]:
     """Call the `get_inputs` of a task's source under `seed`, and return its tensors by their names in the graph.
 
-    The source is run anew, so that the result depends on nothing but the task and the seed.
+    The source is run anew, so that the result depends on nothing but the task, the seed and the kind of device, on
+    which the factories of PyTorch make their tensors.
     """
     file, class_name = split(task.origin)
     with importing_from(Path(file).parent), seeded(SEED):
         namespace = execute(task.source, file)
         seed_all(seed)
-        drawn = example_inputs(namespace, file)
+        with torch.device(device):
+            drawn = example_inputs(namespace, file)
         found = module_class(namespace, class_name, file)
     signature = inspect.signature(found.forward)
     unbound = signature.replace(parameters=[*signature.parameters.values()][1:])
-    leaves = bind(unbound, drawn, file, line_of(found.forward, file)).tensors.values()
+    leaves = bind(unbound, drawn, file, line_of(found.forward, file), device).tensors.values()
     if len(leaves) != len(task.graph.inputs):
         raise TaskError(f"get_inputs() gave {len(leaves)} tensors, before it gave {len(task.graph.inputs)}", file=file)
     named = {}
     for spec, leaf in zip(task.graph.inputs, leaves):
         if tuple(leaf.shape) != spec.shape or str(leaf.dtype) != f"torch.{spec.dtype}":
             raise TaskError(f"get_inputs() gave {spec.name} another shape or dtype than before", file=file)
-        named[spec.name] = leaf
+        named[spec.name] = leaf.to(device)
     return named
 
 

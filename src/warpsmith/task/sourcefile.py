@@ -101,11 +101,14 @@ def seeded(seed: int) -> Iterator[None]:
         np.random.get_state(),
         torch.get_default_dtype(),
     )
+    accelerated = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     seed_all(seed)
     try:
         yield
     finally:
         torch.set_rng_state(state)
+        if accelerated is not None:
+            torch.cuda.set_rng_state(accelerated)
         random.setstate(plain)
         np.random.set_state(array)
         torch.set_default_dtype(dtype)

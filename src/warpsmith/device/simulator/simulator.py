@@ -6,6 +6,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,9 @@ class Simulator:
     Blocks run in the order of their numbers, some thousand threads at a time. Clusters are not simulated. A spin
     that waits for another block ends if that block is among those that the GPU could hold at once.
     """
+
+    measures = False
+    where = "cpu"
 
     def __init__(self, spec: GpuSpec) -> None:
         self._spec = spec
@@ -142,6 +146,16 @@ class Simulator:
             time.perf_counter() - started,
             tuple(name for name, content in arena.variables().items() if content != before[name]),
         )
+
+    @property
+    def architecture(self) -> str:
+        """What to compile for, such as `sm_90`."""
+        major, minor = self._spec.compute_capability
+        return f"sm_{major}{minor}"
+
+    def exclusive(self) -> AbstractContextManager[object]:
+        """Nobody disturbs a simulation."""
+        return nullcontext()
 
     def time(self, build: Build, plan: BoundPlan, counters: Sequence[Counters]) -> Timing:
         """Estimate the time of one call from counters."""

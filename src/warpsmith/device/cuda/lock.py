@@ -1,0 +1,16 @@
+"""One lock for each GPU, across processes: who verifies or times holds it, so that nobody disturbs anybody's clock."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from filelock import FileLock
+
+
+def gpu_lock(uuid: str) -> FileLock:
+    """Return the lock of the GPU with this identity. It can be taken again by the process that holds it."""
+    folder = Path(tempfile.gettempdir()) / f"warpsmith-locks-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return FileLock(folder / f"{uuid}.lock")

@@ -1,0 +1,309 @@
+"""The solution's side: imports it, constructs it, calls it, and hands out what it returned, as bytes.
+
+This runs in the sandbox, in one process with the solution, which may change any of it. So nothing that it says is
+believed: the judge holds the outputs against its own answers and reads its own clock. What is here must only make
+sure that an honest solution is treated fairly: fresh inputs for every call, nothing done inside the clock but the
+call and one pass over its outputs.
+
+Requests are messages of `wire` with a random `id`, which the answer repeats: what is sent unasked cannot match.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from warpsmith import wire
+
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_MESSAGE = 2000
+MODULE = "solution"
+
+
+class Refused(Exception):
+    """What the solution did cannot be used. `kind` is a reason, the text a sentence."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Driver:
+    """Holds a solution and the inputs and outputs of its calls, by slot."""
+
+    def __init__(self) -> None:
+        self.device = torch.device("cpu")
+        self.model: torch.nn.Module | None = None
+        self.form: Any = None
+        self.original: dict[str, torch.Tensor] = {}
+        self.updated: list[str] = []
+        self.written: list[int] = []
+        self.inputs: list[list[torch.Tensor]] = []
+        self.outputs: dict[int, list[torch.Tensor]] = {}
+        self.strides: dict[int, list[list[int]]] = {}
+
+    # ------------------------------------------------------------------------------------------------------- requests
+
+    def prepare(self, message: wire.Message, _: list[bytes]) -> tuple[wire.Message, list[bytes]]:
+        """Choose device and number of threads before anything foreign is loaded."""
+        self.device = torch.device(message["device"])
+        torch.set_num_threads(message["threads"])
+        torch.backends.cuda.matmul.allow_tf32 = message["matmul_tf32"]
+        torch.backends.cudnn.allow_tf32 = message["conv_tf32"]
+        self.form, self.written = message["form"], message["written"]
+        if self.device.type == "cuda":
+            torch.zeros(1, device=self.device)
+        return {}, []
+
+    def build(self, message: wire.Message, _: list[bytes]) -> tuple[wire.Message, list[bytes]]:
+        """Import the solution's text and construct `ModelNew` as KernelBench does, under `seed`."""
+        _seed(message["seed"])
+        module = sys.modules.get(MODULE) or _import(message["source"])
+        found = getattr(module, "ModelNew", None)
+        if not (isinstance(found, type) and issubclass(found, torch.nn.Module)):
+            raise Refused("no_model", "The solution defines no torch.nn.Module called ModelNew.")
+        args, kwargs = decode(message["init"], [])
+        _seed(message["seed"])
+        self.model = found(*args, **kwargs).to(self.device)
+        self.original = {name: tensor.detach().clone() for name, tensor in self._state().items()}
+        kinds = {name: "parameter" for name, _ in self.model.named_parameters(remove_duplicate=False)}
+        described = [
+            [kinds.get(name, "buffer"), name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
+            for name, tensor in self.original.items()
+        ]
+        return {"state": described}, []
+
+    def state(self, message: wire.Message, blobs: list[bytes]) -> tuple[wire.Message, list[bytes]]:
+        """Set the original parameters and buffers, and over them those that are given."""
+        self.updated = message["updated"]
+        own, given = self._state(), dict(zip(message["names"], blobs))
+        with torch.no_grad():
+            for name, tensor in own.items():
+                first = self.original[name]
+                value = _tensor(given[name], first.shape, first.dtype) if name in given else first
+                self.original[name].copy_(value) if name in self.updated else None
+                tensor.copy_(value)
+        return {}, []
+
+    def load(self, message: wire.Message, blobs: list[bytes]) -> tuple[wire.Message, list[bytes]]:
+        """Put inputs into slots, each in memory of its own, and forget all that there was."""
+        self.inputs, self.outputs, self.strides = [], {}, {}
+        specs, left = message["inputs"], iter(blobs)
+        for _ in range(message["slots"]):
+            tensors = [_tensor(next(left), shape, getattr(torch, dtype)) for shape, dtype in specs]
+            self.inputs.append([tensor.to(self.device) for tensor in tensors])
+        self._synchronise()
+        return {}, []
+
+    def go(self, message: wire.Message, blobs: list[bytes]) -> tuple[wire.Message, list[bytes]]:
+        """Complete the inputs of some slots, call the solution on each, and sum up the outputs. The clock runs."""
+        slots, left = message["slots"], iter(blobs)
+        with torch.no_grad():
+            for slot in slots if message["patched"] else ():
+                for tensor in self.inputs[slot]:
+                    places = torch.frombuffer(bytearray(next(left)), dtype=torch.int64).to(self.device)
+                    values = _tensor(next(left), places.shape, tensor.dtype).to(self.device)
+                    tensor.view(-1).index_copy_(0, places, values)
+            for slot in slots:
+                self._call(slot, copy=message["copy"])
+            sums = [[_sum(output) for output in self._dense(slot)] for slot in slots]
+            self._synchronise()
+            return {"sums": [[int(each) for each in row] for row in sums]}, []
+
+    def fetch(self, message: wire.Message, _: list[bytes]) -> tuple[wire.Message, list[bytes]]:
+        """Return shape, dtype, strides and bytes of the outputs of a slot, and sums over its inputs."""
+        slot = message["slot"]
+        outputs = self.outputs[slot]
+        forms = [
+            [list(output.shape), str(output.dtype).removeprefix("torch."), strides]
+            for output, strides in zip(outputs, self.strides[slot])
+        ]
+        inputs = [int(_sum(tensor)) for tensor in self.inputs[slot]]
+        return {"forms": forms, "inputs": inputs}, [_bytes(output) for output in outputs]
+
+    def report(self, message: wire.Message, _: list[bytes]) -> tuple[wire.Message, list[bytes]]:
+        """Call once and count the operators of PyTorch that the call uses."""
+        watch = _Watch()
+        with torch.no_grad(), watch:
+            self._call(message["slot"], copy=False)
+        return {"operators": sorted(watch.counts.items())}, []
+
+    # -------------------------------------------------------------------------------------------------------- internal
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        assert self.model is not None
+        parameters = self.model.named_parameters(remove_duplicate=False)
+        return {**dict(parameters), **dict(self.model.named_buffers(remove_duplicate=False))}
+
+    def _call(self, slot: int, *, copy: bool) -> None:
+        assert self.model is not None
+        tensors = self.inputs[slot]
+        own = self._state() if self.updated else {}
+        for name in self.updated:
+            own[name].copy_(self.original[name])
+        args, kwargs = decode(self.form, tensors)
+        result = self.model(*args, **kwargs)
+        leaves = [leaf for leaf in tree_leaves(result) if leaf is not None]
+        for leaf in leaves:
+            if not isinstance(leaf, torch.Tensor):
+                raise Refused("not_a_tensor", f"forward returns a {type(leaf).__name__}, not tensors only.")
+            if leaf.device.type != self.device.type:
+                raise Refused("wrong_device", f"forward returns a tensor on {leaf.device}, not on {self.device}.")
+        leaves += [own[name].clone() for name in self.updated] + [tensors[place] for place in self.written]
+        self.outputs[slot] = [leaf.detach().clone() if copy else leaf.detach() for leaf in leaves]
+
+    def _dense(self, slot: int) -> Sequence[torch.Tensor]:
+        """Make the outputs of a slot plain, dense and row-major; whatever a subclass puts off is computed here."""
+        outputs = self.outputs[slot]
+        self.strides[slot] = [list(output.stride()) for output in outputs]
+        self.outputs[slot] = [output.contiguous().as_subclass(torch.Tensor) for output in outputs]
+        return self.outputs[slot]
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operators by name."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counts: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func)
+        self.counts[name] = self.counts.get(name, 0) + 1
+        return func(*args, **(kwargs or {}))
+
+
+def warm_up() -> None:
+    """Have PyTorch import what it puts off until it is first used, so that no solution's first call pays for it."""
+    with torch.no_grad(), _Watch():
+        _sum(torch.zeros(2) + 1.0)
+
+
+def encode(value: Any, tensors: list[torch.Tensor]) -> Any:
+    """Return arguments as JSON values; a tensor becomes its number among `tensors`, to which it is appended.
+
+    Raises TypeError for what is neither a tensor, a number, a text nor a container of those.
+    """
+    if isinstance(value, torch.Tensor):
+        tensors.append(value)
+        return {"tensor": len(tensors) - 1}
+    if isinstance(value, (list, tuple)):
+        return {type(value).__name__: [encode(item, tensors) for item in value]}
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {"dict": [[key, encode(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value).removeprefix("torch.")}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"an argument of type {type(value).__name__}")
+
+
+def decode(value: Any, tensors: Sequence[torch.Tensor]) -> Any:
+    """Undo `encode`."""
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "dtype":
+        return getattr(torch, content)
+    if kind == "dict":
+        return {key: decode(item, tensors) for key, item in content}
+    items = [decode(item, tensors) for item in content]
+    return tuple(items) if kind == "tuple" else items
+
+
+def _import(source: str) -> ModuleType:
+    """Import the text as a file, as the tools that look for a function's source expect it."""
+    file = Path(os.environ["TMPDIR"]) / f"{MODULE}.py"
+    file.write_text(source, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(MODULE, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[MODULE] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+def _tensor(data: bytes, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    if not data:
+        return torch.empty(tuple(shape), dtype=dtype)
+    return torch.frombuffer(bytearray(data), dtype=dtype).reshape(tuple(shape))
+
+
+def _sum(tensor: torch.Tensor) -> torch.Tensor:
+    """Sum up the bits of a tensor, taken as whole numbers of its element's size, modulo 2**64."""
+    flat = tensor.contiguous().view(-1)
+    return flat.view(_WORDS[flat.element_size()]).sum(dtype=torch.int64)
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    data: bytes = tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes()
+    return data
+
+
+def serve(read: int, write: int) -> None:
+    """Answer requests until there are no more. Whatever a request raises becomes its answer."""
+    driver = Driver()
+    requests: dict[str, Callable[[wire.Message, list[bytes]], tuple[wire.Message, list[bytes]]]] = {
+        name: getattr(driver, name) for name in ("prepare", "build", "state", "load", "go", "fetch", "report")
+    }
+    while True:
+        try:
+            message, blobs = wire.receive(read)
+        except wire.Closed:
+            return
+        answer: wire.Message = {}
+        data: list[bytes] = []
+        caught = _Caught()
+        with caught:
+            answer, data = requests[message["do"]](message, blobs)
+        if caught.error is not None:
+            answer, data = _raised(caught.error), []
+        wire.send(write, {**answer, "id": message["id"]}, *data)
+
+
+class _Caught:
+    """Keeps whatever foreign code raises, `SystemExit` included: it becomes an answer."""
+
+    error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, tb: object) -> bool:
+        self.error = error
+        return True
+
+
+def _raised(error: BaseException) -> wire.Message:
+    kind = error.kind if isinstance(error, Refused) else "raised"
+    if isinstance(error, SyntaxError):
+        kind = "syntax_error"
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+        kind = "out_of_memory"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).stem == MODULE]
+    text = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+    return {"error": kind, "message": text[:_MESSAGE], "line": lines[-1] if lines else 0}

@@ -1,0 +1,203 @@
+"""How long a solution takes: by the judge's own clock, over calls each of which is checked afterwards.
+
+The time is the slope between N and 2N calls, so that what a question costs once drops out; where noise makes it
+smaller than what 2N calls took beyond a question without a call, the latter counts. It holds the call, the
+driver's loop and one pass over the outputs, thus a little more than the truth and never less; a baseline is timed in
+the same way by handing in the original module as a solution.
+
+Against work outside of the clock:
+
+* An eighth of each input's elements arrives with the question, so no result can be made before.
+* The answer holds sums over all outputs; what is fetched later must agree with them and is compared in full.
+* 2N slots are loaded and few are called. One call that takes as long as many did the work of others.
+* The processor time of the whole sandbox is read from outside: little may pass while nothing is asked, and no more
+  around the clock than loading took before there was a solution.
+
+What is not covered: a solution that replaces the driver in its own process and has a GPU work on after the answer,
+without a processor, while it forges the sums. Hence such verdicts say that host code is not contained.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from warpsmith.judge.foreign.calls import Caller, Clocked, Patch
+from warpsmith.records import Bound, Failure, GpuSpec, Stage, Task, Timing
+
+ROUNDS = 5
+_WARM_ROUNDS = 2
+_TARGET = 0.004
+"""Seconds that N calls should take together, far above what a question costs."""
+_FEWEST, _MOST = 3, 32
+_ARENA = 256 << 20
+_SLACK = 0.003
+"""Seconds by which times may contradict each other before it means something: a busy machine is no cheat."""
+_QUIET = 0.0015
+"""Processor seconds that may pass in a series while nothing is asked."""
+_OFTEN = 3
+"""Series in which the sandbox may be busy out of time before it means something."""
+_ATTEMPTS = 3
+"""Times that contradict each other are measured again: a cheat contradicts itself every time."""
+_SHARE = 8
+_PLACES = 1 << 16
+
+_CONTRADICTIONS = frozenset({"batched_calls", "calls_too_cheap", "below_bound"})
+
+Draw = Callable[[int], list[torch.Tensor]]
+Check = Callable[[Sequence[torch.Tensor], dict[str, torch.Tensor]], Failure | None]
+
+
+@dataclass(eq=False)
+class Series:
+    """Times one solution. `draw` gives fresh inputs for a seed, `check` says what is wrong with a call's outputs.
+
+    `load_seconds` is the processor time per byte of loading before the solution was there.
+    """
+
+    task: Task
+    caller: Caller
+    draw: Draw
+    check: Check
+    load_seconds: float
+    first_seed: int
+    walls: dict[int, list[float]] = field(default_factory=dict)
+    _inputs: list[list[torch.Tensor]] = field(default_factory=list)
+    _drawn: int = 0
+    _busy: int = 0
+
+    def measure(self, bound: Bound, gpu: GpuSpec, name: str) -> Timing | Failure:
+        """Return the time of one call on the device called `name`, or why there is none."""
+        for _ in range(_WARM_ROUNDS):
+            for calls in (0, 1):
+                failure = self._once(calls, 2 * _FEWEST)
+                if failure is not None:
+                    return failure
+        each = max(1e-6, min(self.walls[1]) - min(self.walls[0]))
+        size = sum(spec.nbytes for spec in self.task.graph.inputs + self.task.graph.results)
+        most = max(1, min(_MOST, _ARENA // (2 * max(1, size))))
+        count = max(min(_FEWEST, most), min(most, math.ceil(_TARGET / each)))
+        outcome: Timing | Failure | None = None
+        for _ in range(_ATTEMPTS):
+            outcome = self._rounds(count) or self._timing(count, bound, gpu, name)
+            if isinstance(outcome, Timing) or outcome.reason not in _CONTRADICTIONS:
+                break
+        assert outcome is not None
+        return outcome
+
+    def _rounds(self, count: int) -> Failure | None:
+        """Time series of no call, one, `count` and twice as many, first in this order and then in reverse."""
+        self.walls.clear()
+        for number in range(ROUNDS):
+            order = (0, 1, count, 2 * count)
+            for calls in order if number % 2 == 0 else order[::-1]:
+                failure = self._once(calls, 2 * count)
+                if failure is not None:
+                    return failure
+        return None
+
+    def _once(self, calls: int, slots: int) -> Failure | None:
+        """Load, call and check one series."""
+        while len(self._inputs) < slots:
+            self._inputs.append(self._fresh())
+        self._inputs = self._inputs[:slots]
+        chosen = sorted(range(slots), key=lambda _: secrets.randbits(32))[:calls]
+        patches = [self._patch(self._inputs[slot]) for slot in chosen]
+        start = self.caller.cpu_seconds()
+        self.caller.load(self._inputs)
+        clocked = self.caller.go(chosen, patches)
+        seen = [patch.applied(self._inputs[slot]) for slot, patch in zip(chosen, patches)]
+        got = [self.caller.fetch(slot, seen[i], clocked.sums[i]) for i, slot in enumerate(chosen)]
+        end = self.caller.cpu_seconds()
+        self.walls.setdefault(calls, []).append(clocked.wall)
+        for inputs, outputs in zip(seen, got):
+            failure = self.check(inputs, outputs)
+            if failure is not None:
+                return failure
+        for slot in chosen:
+            self._inputs[slot] = self._fresh()
+        return self._hidden(clocked, slots, 0.0 if start is None or end is None else end - start)
+
+    def _hidden(self, clocked: Clocked, slots: int, total: float) -> Failure | None:
+        """Say where the processor was busy outside of the clock."""
+        size = sum(spec.nbytes for spec in self.task.graph.inputs + self.task.graph.results)
+        around = total - clocked.inside
+        allowed = 3.0 * self.load_seconds * slots * size + 0.05 + clocked.inside
+        self._busy += clocked.quiet > _QUIET or around > allowed
+        if self._busy >= _OFTEN:
+            message = (
+                f"The solution's process was busy for {max(clocked.quiet, around) * 1e3:.3g} ms outside of the clock, "
+                f"against {clocked.inside * 1e3:.3g} ms inside: work was done before or after the timed calls."
+            )
+            return Failure(Stage.TIME, "work_outside_clock", message)
+        return None
+
+    def _timing(self, count: int, bound: Bound, gpu: GpuSpec, name: str) -> Timing | Failure:
+        walls = self.walls
+        none, one, some, all_ = (min(walls[calls]) for calls in (0, 1, count, 2 * count))
+        slope = (all_ - some) / count
+        if count > 1 and one - none > 3.0 * slope + _SLACK:
+            message = (
+                f"One call takes {(one - none) * 1e3:.3g} ms and each of many {slope * 1e3:.3g} ms: "
+                "the first call does the work of the others."
+            )
+            return Failure(Stage.TIME, "batched_calls", message)
+        if all_ - some < (some - none) / 3.0 - _SLACK:
+            message = (
+                f"{count} calls take {(some - none) * 1e3:.3g} ms, as many again only {(all_ - some) * 1e3:.3g} ms: "
+                "later calls do not do their work."
+            )
+            return Failure(Stage.TIME, "calls_too_cheap", message)
+        samples = self._samples(count)
+        median = samples[len(samples) // 2]
+        if not (samples[0] > 0.0):
+            message = (
+                f"{2 * count} calls take no longer than none: they do no work, or the machine is too busy to tell."
+            )
+            return Failure(Stage.TIME, "calls_too_cheap", message)
+        least = _least_seconds(bound, gpu, size=2 * count * (bound.bytes_read + bound.bytes_written))
+        if not (median >= least):
+            message = (
+                f"{median * 1e6:.3g} µs is below the {least * 1e6:.3g} µs that moving the bytes and doing the "
+                f"operations of the task takes on {gpu.name}: the solution does not do the work."
+            )
+            return Failure(Stage.TIME, "below_bound", message)
+        clocks = (("wall", median), ("question", none))
+        # Of five samples the extremes hold the median with a probability of 94 %; no more is claimed.
+        return Timing(tuple(samples), median, (samples[0], samples[-1]), "measured", name, clocks_of=clocks)
+
+    def _samples(self, count: int) -> list[float]:
+        """Return seconds per call, sorted: the slope, but never below what 2N calls took beyond a mere question.
+
+        The i-th smallest times are set against each other: one disturbed series then spoils one sample and not two.
+        """
+        none, some, all_ = (sorted(self.walls[calls]) for calls in (0, count, 2 * count))
+        return sorted(max((c - b) / count, (c - a) / (2 * count)) for a, b, c in zip(none, some, all_))
+
+    def _fresh(self) -> list[torch.Tensor]:
+        self._drawn += 1
+        return self.draw(self.first_seed + self._drawn)
+
+    def _patch(self, inputs: Sequence[torch.Tensor]) -> Patch:
+        """Take about an eighth of the elements of another draw: one from each stretch, at a place nobody can know."""
+        generator = torch.Generator().manual_seed(secrets.randbits(63))
+        other = self._fresh()
+        places, values = [], []
+        for tensor, new in zip(inputs, other):
+            count = max(1, min(_PLACES, tensor.numel() // _SHARE))
+            stretch = tensor.numel() // count
+            at = torch.arange(count) * stretch + torch.randint(0, stretch, (count,), generator=generator)
+            places.append(at)
+            values.append(new.reshape(-1)[at.to(new.device)])
+        return Patch(tuple(places), tuple(values))
+
+
+def _least_seconds(bound: Bound, gpu: GpuSpec, size: int) -> float:
+    """The physical least: what fits into the L2 beside the other slots need not come from memory."""
+    bandwidth = gpu.memory_bandwidth if size > 5 * gpu.l2_bytes else gpu.l2_bandwidth
+    arithmetic = bound.seconds if bound.limit == "arithmetic" else 0.0
+    return max((bound.bytes_read + bound.bytes_written) / bandwidth, arithmetic)
