@@ -17,20 +17,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import cast
 
 from warpsmith.device.cuda.device import CudaDevice, seconds_for
 from warpsmith.device.cuda.process import Fault
 from warpsmith.device.protocol import Device, EstimatingDevice
 from warpsmith.device.simulator import Simulator
-from warpsmith.errors import ProgramError, SimulatorError
+from warpsmith.errors import MachineError, ProgramError, SimulatorError
 from warpsmith.judge import probes
 from warpsmith.judge.pool import Pool, members_for
 from warpsmith.judge.profile import profile
 from warpsmith.judge.references import CACHE_BYTES, POOL, Reference, References
 from warpsmith.judge.screen import mismatched, refused, screen
-from warpsmith.judge.timing import Limits, fault_failure, least_seconds, measure
+from warpsmith.judge.timing import Limits, Stopwatch, fault_failure, least_seconds, measure
 from warpsmith.judge.trial import Trial, conduct
 from warpsmith.program import Builder
 from warpsmith.records import Bound, BoundPlan, Candidate, Failure, Stage, Task, Verdict, digest
@@ -135,6 +135,36 @@ class Judge:
         """Hold the device while it is used, and leave it to others while we compile or simulate."""
         return self.device.exclusive() if stage in _ON_DEVICE else nullcontext()
 
+    @property
+    def gpu(self) -> CudaDevice:
+        """The device, where it measures. Raises MachineError for a simulated one, which has no times to compare."""
+        if not isinstance(self.device, CudaDevice):
+            raise MachineError("a simulated GPU measures nothing: comparisons need a GPU")
+        return self.device
+
+    @contextmanager
+    def stopwatch(self, candidate: Candidate) -> Iterator[Stopwatch]:
+        """Prepare a candidate that has passed for many timings. Raises MachineError where it does not run."""
+        trial = Trial(self.task, candidate, self.device, self._references, self._budget)
+        device, graph, seed = self.gpu, self.task.graph, self._fill(trial, 2000)
+        with device.exclusive():
+            failure = self._screen(trial) or self._build(trial)
+            if failure is not None:
+                raise MachineError(f"a candidate that has passed is refused: {failure.message}")
+            try:
+                series = device.series(trial.built, trial.plan, graph.arguments, graph.results, seed)
+                yield Stopwatch(series, self._timed(device), seconds_for(self._budget), seed)
+            except Fault as fault:
+                device.recover()
+                raise MachineError(f"a candidate that has passed fails: {fault.message}") from fault
+
+    def _timed(self, device: CudaDevice) -> Pool:
+        """The contents of timed calls, drawn when first needed."""
+        if self._pool is None:
+            count = members_for(self.task, device.memory_bytes)
+            self._pool = Pool(self.task, self._first(), self._seed, count, device.where)
+        return self._pool
+
     def _screen(self, trial: Trial) -> Failure | None:
         plan = screen(self.task, trial.candidate, self.device.spec)
         if isinstance(plan, BoundPlan):
@@ -222,14 +252,11 @@ class Judge:
     def _measure(self, trial: Trial, device: CudaDevice) -> Failure | None:
         """Time a program by series of verified calls."""
         graph, seed = self.task.graph, self._fill(trial, 1000)
-        if self._pool is None:
-            count = members_for(self.task, device.memory_bytes)
-            self._pool = Pool(self.task, self._first(), self._seed, count, device.where)
         try:
             series = device.series(trial.built, trial.plan, graph.arguments, graph.results, seed)
             least = least_seconds(self._bound, device.spec, series.calls)
             limits = Limits(seconds_for(self._budget), least)
-            timing = measure(series, self._pool, limits, seed, device.spec.name, device.watch.state)
+            timing = measure(series, self._timed(device), limits, seed, device.spec.name, device.watch.state)
         except Fault as fault:
             device.recover()
             return fault_failure(fault)

@@ -28,7 +28,6 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-import warpsmith
 from warpsmith import wire
 from warpsmith.child import Child
 from warpsmith.errors import MachineError
@@ -39,6 +38,7 @@ REQUIRED = frozenset(
 )
 """Without these nothing foreign is run, unless the caller says so."""
 
+_PACKAGE = Path(__file__).parents[1]
 _SCRIPT = Path(__file__).parent / "enter.py"
 _PASSED = ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES")
 _START_SECONDS = 20.0
@@ -93,13 +93,13 @@ class Ended:
 
 def specification(stage: str, limits: Limits, *, devices: bool) -> Spec:
     """Return what a sandbox on this machine is like. `stage` is an empty folder, which may serve many."""
-    folders = [sys.prefix, sys.base_prefix, sys.exec_prefix, str(Path(warpsmith.__file__).parent)]
+    folders = [sys.prefix, sys.base_prefix, sys.exec_prefix, str(_PACKAGE)]
     folders += [each for each in sys.path if Path(each).name in ("site-packages", "dist-packages")]
     both = {*folders, *(str(Path(folder).resolve()) for folder in folders)}
     # What stands above another one brings it along; the order makes sure that it comes first.
     readable = tuple(sorted(path for path in both if not any(path.startswith(f"{above}/") for above in both)))
-    home = str(Path.home().resolve())
-    hidden = ["/tmp", "/var/tmp", "/run", "/root", "/home", *([home] if home not in ("/", "/root") else [])]
+    own = {str(Path.home().resolve()), str(Path(tempfile.gettempdir()).resolve())} - {"/"}
+    hidden = sorted({"/tmp", "/var/tmp", "/run", "/root", "/home", *own})
     environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
     environment |= {
         "HOME": "/tmp/home",

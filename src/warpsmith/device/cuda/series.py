@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from warpsmith.device.cuda.arena import Arena
+from warpsmith.device.cuda.cupti import busy
 from warpsmith.device.cuda.process import RunnerProcess
 
 MOST_NODES = 2048
 """Kernels in one graph: more take long to capture and say nothing new."""
 _SECONDS = 30.0
+_WALL_SECONDS, _WALL_PAIRS = 4e-3, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Series:
         """Return how long the device was at work for one call, by CUPTI; None where that is not there."""
         answer, _ = self._runner.ask({"do": "activity", "flush": self._flush}, seconds=_SECONDS, max_blob=1 << 24)
         spans = answer["spans"]
-        return _union(spans) * 1e-9 / self.calls if spans else None
+        return busy([(low, high) for low, high in spans]) * 1e-9 / self.calls if spans else None
 
     def wall(self, seconds: float) -> tuple[float, float]:
         """Return the slope of the parent's own clock for one call, and what events say of the same calls.
@@ -97,23 +99,14 @@ class Series:
         The slope is by how much 2N replays take longer than N, so that what a message costs falls out. Nothing is
         flushed in between, so both are those of warm caches. `seconds` is what one call takes; it decides N.
         """
-        times = max(1, min(200, int(3e-3 / max(1e-9, seconds * self.calls))))
-        slopes = []
-        for _ in range(3):
-            (once, _), (twice, events) = self._clocked(times), self._clocked(2 * times)
-            slopes.append(((twice - once) / (times * self.calls), events))
-        return sorted(slopes)[1]
+        times = max(1, min(400, int(_WALL_SECONDS / max(1e-9, seconds * self.calls))))
+        pairs = [(self._clocked(times), self._clocked(2 * times)) for _ in range(_WALL_PAIRS)]
+        # The least of each, since a busy host only ever adds.
+        once = min(first for (first, _), _ in pairs)
+        twice, events = min(second for _, second in pairs)
+        return (twice - once) / (times * self.calls), events
 
     def _clocked(self, times: int) -> tuple[float, float]:
         start = time.perf_counter()
         answer, _ = self._runner.ask({"do": "replay", "times": times}, seconds=_SECONDS)
         return time.perf_counter() - start, float(answer["seconds"]) / self.calls
-
-
-def _union(spans: Sequence[Sequence[int]]) -> int:
-    """Length of the union of intervals."""
-    total, end = 0, 0
-    for low, high in sorted((int(a), int(b)) for a, b in spans):
-        total += max(0, high - max(low, end))
-        end = max(end, high)
-    return total

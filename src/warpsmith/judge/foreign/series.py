@@ -159,7 +159,7 @@ class Series:
                 f"{2 * count} calls take no longer than none: they do no work, or the machine is too busy to tell."
             )
             return Failure(Stage.TIME, "calls_too_cheap", message)
-        least = _least_seconds(bound, gpu, size=2 * count * (bound.bytes_read + bound.bytes_written))
+        least = least_seconds(bound, gpu, 2 * count)
         if not (median >= least):
             message = (
                 f"{median * 1e6:.3g} µs is below the {least * 1e6:.3g} µs that moving the bytes and doing the "
@@ -196,8 +196,14 @@ class Series:
         return Patch(tuple(places), tuple(values))
 
 
-def _least_seconds(bound: Bound, gpu: GpuSpec, size: int) -> float:
-    """The physical least: what fits into the L2 beside the other slots need not come from memory."""
-    bandwidth = gpu.memory_bandwidth if size > 5 * gpu.l2_bytes else gpu.l2_bandwidth
+def least_seconds(bound: Bound, gpu: GpuSpec, calls: int) -> float:
+    """Return the physical least time of one of `calls` calls in a row, each with inputs and outputs of its own.
+
+    What fits into the L2 together need not come from memory, and what was written last need not have got there.
+    """
+    size = calls * (bound.bytes_read + bound.bytes_written)
+    written = max(0.0, bound.bytes_written - gpu.l2_bytes / calls)
+    memory = (bound.bytes_read + written) / gpu.memory_bandwidth
+    cached = (bound.bytes_read + bound.bytes_written) / gpu.l2_bandwidth
     arithmetic = bound.seconds if bound.limit == "arithmetic" else 0.0
-    return max((bound.bytes_read + bound.bytes_written) / bandwidth, arithmetic)
+    return max(memory if size > 5 * gpu.l2_bytes else min(memory, cached), arithmetic)

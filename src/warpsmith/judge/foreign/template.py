@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import sys
+import tempfile
 import traceback
 from typing import Any
 
@@ -62,6 +63,7 @@ def _become(spec: dict[str, Any], read: int, write: int, printed: int) -> None:
     os.dup2(nothing, 0)
     os.dup2(printed, 1)
     os.dup2(printed, 2)
+    tempfile.tempdir = None  # Where it was looked up before, it would name a folder that is not there any more.
     got = close_in(Spec.from_json({**spec, "keep": [read, write]}))
     tell(write, got)
     serve(read, write)

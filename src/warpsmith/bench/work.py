@@ -1,0 +1,278 @@
+"""The process that one task has for itself: `python -m warpsmith.bench.work READ WRITE`.
+
+It gets one order, tells how it goes, and answers with a row. It sends a first row as soon as the search is over, so
+that a comparison with the baselines that crashes or hangs does not cost what was found. When whoever ordered is gone it
+ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from warpsmith import wire
+from warpsmith.archive.codec import decode, encode
+from warpsmith.bench.row import MESSAGE, NOT_COMPARED, Kind, Row, Status, baseline_times, encode_row
+from warpsmith.errors import MachineError, NothingPassed, TaskError, UnsupportedOperator, UserError
+from warpsmith.evolve import CandidateJudged, Event
+from warpsmith.explore import Tally
+from warpsmith.explore.words import duration
+from warpsmith.optimize import Result, optimize
+from warpsmith.records import Baseline, Comparison, Launch, Program
+from warpsmith.settings import Settings
+
+Compare = Callable[[Result], tuple[tuple[Baseline, ...], tuple[Comparison, ...]]]
+Examine = Callable[[Result], tuple[str, ...]]
+Tell = Callable[[wire.Message], None]
+
+_EVERY = 0.5
+"""Seconds between two messages on progress."""
+_REASONS = 3
+_EXAMINED_OPERATIONS = 10**9
+_EXAMINED_BYTES = 1 << 26
+"""Up to here, whether outputs depend on all inputs is found on a CPU in seconds."""
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "MemoryError")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One task to do. `settings` is JSON text, `results` a folder for kernel and report, `memory` bytes."""
+
+    name: str
+    target: str
+    source_hash: str
+    fingerprint: str
+    settings: str
+    results: str
+    level: int | None
+    number: int | None
+    memory: int | None
+
+
+def no_comparison(result: Result) -> tuple[tuple[Baseline, ...], tuple[Comparison, ...]]:
+    """Compare with nothing: against an estimate there is nothing to measure."""
+    return (), ()
+
+
+def dependence(result: Result) -> tuple[str, ...]:
+    """Say whether outputs depend on each input, as far as that can be found out quickly on a CPU."""
+    from warpsmith.task import admit
+
+    moved = result.bound.bytes_read + result.bound.bytes_written
+    if result.bound.operations > _EXAMINED_OPERATIONS or moved > _EXAMINED_BYTES:
+        return ("dependence on inputs not examined",)
+    found = admit(result.task)
+    if not found.admitted:
+        return (f"degenerate: {', '.join((*found.degenerate, *found.constant))}",)
+    return () if found.nominal else ("degenerate on its own inputs",)
+
+
+def kind_of(program: Program) -> Kind:
+    """Say who does the work: our kernels alone, or library calls as well. A step that is no launch is such a call."""
+    return "pure" if all(isinstance(step, Launch) for step in program.plan.launches) else "hybrid"
+
+
+def work(order: Order, tell: Tell, compare: Compare = no_comparison, examine: Examine = dependence) -> Row:
+    """Do one task and return its row. A failure of the task, the author or the machine is a row too.
+
+    `compare` returns the baselines and how the best program fares against them: name each comparison as its baseline,
+    and compare with the fastest in any case. `examine` returns what a reader must know of the task.
+    """
+    watch = _Watch(tell)
+    settings = Settings(**json.loads(order.settings))
+    try:
+        result = optimize(order.target, settings=settings, observer=watch)
+    except UnsupportedOperator as error:
+        return _failed(order, watch, settings, "unsupported", str(error))
+    except NothingPassed as error:
+        # No verdict at all is not the author's fault.
+        status: Status = "machine_error" if watch.tally.lost and not watch.tally.judged else "wrong"
+        return _failed(order, watch, settings, status, f"{error}: {_reasons(watch.tally)}")
+    except UserError as error:
+        unusable = isinstance(error, TaskError) and not _lacked_memory(error)
+        return _failed(order, watch, settings, "task_error" if unusable else "machine_error", str(error))
+    except MachineError as error:
+        return _failed(order, watch, settings, "machine_error", f"{type(error).__name__}: {error}")
+    except MemoryError:
+        return _failed(order, watch, settings, "machine_error", "not enough memory")
+    except KeyboardInterrupt:
+        return _failed(order, watch, settings, "timeout", f"stopped before anything passed: {_reasons(watch.tally)}")
+    return _completed(order, watch, result, tell, compare, examine)
+
+
+class _Watch:
+    """Watches a search: counts, notes when the first program passed, and tells of it now and then."""
+
+    def __init__(self, tell: Tell) -> None:
+        self.tally = Tally()
+        self.first_pass: float | None = None
+        self._tell = tell
+        self._began = time.monotonic()
+        self._told = -_EVERY
+
+    def __call__(self, event: Event) -> None:
+        self.tally = self.tally.after(event)
+        if isinstance(event, CandidateJudged) and event.judged.verdict.passed and self.first_pass is None:
+            self.first_pass = self.spent
+        if self.spent - self._told >= _EVERY:
+            self._told = self.spent
+            best = f", best {duration(self.tally.best.seconds)}" if self.tally.best else ""
+            self._tell({"note": f"{self.tally.stage}: {self.tally.judged} judged{best}"})
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._began
+
+
+def _completed(
+    order: Order, watch: _Watch, result: Result, tell: Tell, compare: Compare, examine: Examine
+) -> Row:
+    """Tell the first row; then write the results, examine the task, compare, and return the last row."""
+    row = _passed(order, watch, result)
+    tell({"row": encode_row(replace(row, marks=(*row.marks, NOT_COMPARED)) if row.timing == "measured" else row)})
+    try:
+        result.write(order.results)
+        tell({"note": "examining the task"})
+        row = replace(row, marks=(*row.marks, *examine(result)))
+        tell({"note": "comparing with the baselines"})
+        baselines, comparisons = compare(result)
+        row = replace(row, baselines=baseline_times(baselines), comparisons=comparisons)
+    except (MachineError, UserError) as error:
+        row = replace(row, message=_short(f"passed, but {type(error).__name__}: {error}"))
+    except KeyboardInterrupt:
+        row = replace(row, message="passed, but stopped before it was compared with the baselines")
+    if row.timing == "measured" and row.against("best") is None:
+        row = replace(row, marks=(*row.marks, NOT_COMPARED))
+    return replace(row, spent=watch.spent, finished=now())
+
+
+def _passed(order: Order, watch: _Watch, result: Result) -> Row:
+    timing = result.best.verdict.timing
+    if timing is None:
+        raise MachineError(f"{order.name}: the best program did not pass")
+    marks = ("host code: not contained",) if not result.best.verdict.contained else ()
+    if watch.tally.recalled:
+        marks = (*marks, "goes on from an earlier search")
+    return Row(
+        name=order.name,
+        source_hash=order.source_hash,
+        fingerprint=order.fingerprint,
+        status="passed",
+        device=timing.device,
+        spent=watch.spent,
+        finished=now(),
+        level=order.level,
+        number=order.number,
+        message="ended early" if result.interrupted else "",
+        kind=kind_of(result.best.candidate.program),
+        seconds=timing.median,
+        interval=timing.interval,
+        timing=timing.source,
+        bound=result.bound.seconds,
+        judged=watch.tally.judged,
+        first_pass=watch.first_pass,
+        marks=marks,
+    )
+
+
+def _failed(order: Order, watch: _Watch, settings: Settings, status: Status, message: str) -> Row:
+    return replace(
+        empty_row(order, settings.device, status, message, watch.spent),
+        bound=watch.tally.bound.seconds if watch.tally.bound else None,
+        judged=watch.tally.judged,
+    )
+
+
+def empty_row(order: Order, device: str, status: Status, message: str, spent: float) -> Row:
+    """Return the row of a task that brought no program."""
+    return Row(
+        name=order.name,
+        source_hash=order.source_hash,
+        fingerprint=order.fingerprint,
+        status=status,
+        device=device,
+        spent=spent,
+        finished=now(),
+        level=order.level,
+        number=order.number,
+        message=_short(message),
+    )
+
+
+def now() -> str:
+    """Return the time in UTC to the second, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _reasons(tally: Tally) -> str:
+    shown = ", ".join(f"{reason.replace('_', ' ')} ×{count}" for reason, count in tally.failures[:_REASONS])
+    lost = f", {tally.lost} lost by the machine" if tally.lost else ""
+    return f"{tally.judged} candidates judged{f' ({shown})' if shown else ''}{lost}"
+
+
+def _lacked_memory(error: BaseException) -> bool:
+    """Whether a task failed only since there was not enough memory for it here."""
+    cause: BaseException | None = error
+    while cause is not None:
+        text = f"{type(cause).__name__} {cause}".lower()
+        if any(words.lower() in text for words in _MEMORY_WORDS):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MESSAGE else text[: MESSAGE - 1] + "…"
+
+
+def encode_order(order: Order) -> str:
+    """Return an order as JSON text."""
+    return encode(order)
+
+
+def _end_with_parent(reads: int) -> None:
+    """End this process when the pipe closes: then the process that wants the row is gone."""
+    while os.read(reads, 1):
+        pass
+    os._exit(1)
+
+
+def limit_memory(memory: int | None) -> None:
+    """Let this process, and each that it starts, have so many bytes of data, so that what wants more fails by itself.
+
+    Data and not address space, of which the driver of a GPU reserves far more than it uses. Only the soft limit, so
+    that the compiler's process can set its own.
+    """
+    if memory is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        allowed = memory if hard == resource.RLIM_INFINITY else min(memory, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def main(compare: Compare = no_comparison, examine: Examine = dependence) -> None:
+    """Do the one order that comes through the first descriptor given, and answer on the second."""
+    reads, writes = int(sys.argv[-2]), int(sys.argv[-1])
+    # Where the command was started in the background, interrupts would be ignored here too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    message, _ = wire.receive(reads)
+    order = decode(Order, str(message["order"]))
+    limit_memory(order.memory)
+    Path(order.results).parent.mkdir(parents=True, exist_ok=True)
+    threading.Thread(target=_end_with_parent, args=(reads,), daemon=True).start()
+    row = work(order, lambda told: wire.send(writes, told), compare, examine)
+    wire.send(writes, {"row": encode_row(row), "last": True})
+
+
+if __name__ == "__main__":
+    main()

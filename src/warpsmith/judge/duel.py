@@ -1,0 +1,94 @@
+"""A candidate against the task's own module, on the same GPU in the same minutes.
+
+The six baselines are timed first, alone. Then candidate and baseline alternate in blocks (A B B A), each a few cold
+series on rotating inputs of their own; a comparison is the median of the blocks' ratios, with an interval, beside how
+far the baseline strays from itself. The candidate's calls are verified here too. Each process waits for its GPU work
+before the other begins, and the lock of the GPU is held throughout.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from warpsmith.judge.baseline import MODES, BaselineCache, Baselines, Mode
+from warpsmith.judge.judge import Judge
+from warpsmith.judge.statistics import compare
+from warpsmith.judge.timing import Stopwatch
+from warpsmith.records import Baseline, Candidate, Comparison
+
+BLOCKS = 8
+SERIES_IN_BLOCK = 3
+L2_MULTIPLE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Duel:
+    """All baselines, and comparisons with eager PyTorch, with the best compiled form, and with the best of all.
+
+    Comparisons are named after the role: `eager`, `compile`, `best`. `names` says which baseline each stands for.
+    """
+
+    baselines: tuple[Baseline, ...]
+    comparisons: tuple[Comparison, ...]
+    names: tuple[tuple[str, str], ...]
+
+
+def duel(
+    judge: Judge, candidate: Candidate, *, seconds: float, modes: Sequence[Mode] = MODES, cache: Path | None = None
+) -> Duel:
+    """Time baselines and compare. `seconds` limits the preparation of each baseline, compilation included.
+
+    With `cache`, what was measured is kept there for searches to look at; a comparison always measures anew. Raises
+    MachineError where the GPU fails, or the candidate, which has passed, does not stay right.
+    """
+    device = judge.gpu
+    with (
+        device.exclusive(),
+        Baselines(judge.task, device.where, rotate_bytes=L2_MULTIPLE * device.spec.l2_bytes, seconds=seconds) as others,
+    ):
+        baselines = tuple(others.measure(mode, graph) for mode in MODES for graph in (False, True) if mode in modes)
+        if cache is not None:
+            BaselineCache(cache).store(others.key, baselines)
+        roles = _roles(baselines)
+        found: dict[str, Comparison] = {}
+        with judge.stopwatch(candidate) as watch:
+            for each in {baseline.name: baseline for baseline in roles.values()}.values():
+                found[each.name] = _alternate(each, watch, others)
+    comparisons = tuple(_named(found[baseline.name], role) for role, baseline in roles.items())
+    return Duel(baselines, comparisons, tuple((role, baseline.name) for role, baseline in roles.items()))
+
+
+def _roles(baselines: Sequence[Baseline]) -> dict[str, Baseline]:
+    """Choose whom to fight: eager called plainly, the fastest compiled form, the fastest of all."""
+    running = [baseline for baseline in baselines if baseline.timing is not None]
+    roles: dict[str, Baseline] = {}
+    plain = [each for each in running if each.mode == "eager" and not each.graph]
+    compiled = [each for each in running if each.mode != "eager" and not each.graph]
+    for role, group in (("eager", plain), ("compile", compiled), ("best", running)):
+        if group:
+            roles[role] = min(group, key=lambda each: each.timing.median if each.timing else float("inf"))
+    return roles
+
+
+def _alternate(baseline: Baseline, watch: Stopwatch, others: Baselines) -> Comparison:
+    """Time blocks in the order A B B A A B B A, and compare them."""
+    ours: list[float] = []
+    theirs: list[float] = []
+
+    def candidate() -> None:
+        ours.append(statistics.median(watch.sample() for _ in range(SERIES_IN_BLOCK)))
+
+    def module() -> None:
+        theirs.append(statistics.median(others.series(baseline.mode, baseline.graph) for _ in range(SERIES_IN_BLOCK)))
+
+    for number in range(BLOCKS):
+        for step in (candidate, module) if number % 2 == 0 else (module, candidate):
+            step()
+    return compare(baseline.name, ours, theirs)
+
+
+def _named(comparison: Comparison, role: str) -> Comparison:
+    return Comparison(role, comparison.ratio, comparison.interval, comparison.spread, comparison.blocks)
