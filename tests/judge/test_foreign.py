@@ -235,11 +235,15 @@ def test_text_decides_nothing_but_is_told(doubled: Task) -> None:
 
 def test_a_machine_that_refuses_a_sandbox_runs_nothing(doubled: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "REQUIRED", frozenset({"a moat"}))
-    limits = Limits(data_bytes=3 << 30)
     with pytest.raises(MachineError, match="no a moat"):
-        judge_foreign(doubled, "open('/tmp/ran', 'w')", seed=1, limits=limits)
-    insisted = judge_foreign(doubled, "import torch\n" + "x = (", seed=1, limits=limits, unsandboxed=True)
+        judge_foreign(doubled, "open('/tmp/ran', 'w')", seed=1, limits=LIMITS)
+    insisted = judge_foreign(doubled, "import torch\n" + "x = (", seed=1, limits=LIMITS, unsandboxed=True)
     assert reason(insisted) == "build: syntax_error"
+
+
+def test_a_gpu_must_be_named(doubled: Task) -> None:
+    with pytest.raises(ValueError, match="which GPU"):
+        judge_foreign(doubled, DOUBLED, seed=1, device="cuda")
 
 
 def test_arguments_that_cannot_be_sent_are_the_callers_mistake(doubled: Task) -> None:

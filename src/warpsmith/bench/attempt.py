@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from warpsmith import wire
+from warpsmith.bench.order import Order, empty_row, encode_order, now
 from warpsmith.bench.row import NOT_COMPARED, Row, decode_row
 from warpsmith.bench.tree import Tree
-from warpsmith.bench.work import Order, empty_row, encode_order, now
 from warpsmith.child import Child
 from warpsmith.errors import UserError
 from warpsmith.explore.words import amount
@@ -58,9 +58,7 @@ def attempt(
 class _Attempt:
     """A process that is being waited for."""
 
-    def __init__(
-        self, order: Order, device: str, limits: Limits, tell: Callable[[str], None], child: Child
-    ) -> None:
+    def __init__(self, order: Order, device: str, limits: Limits, tell: Callable[[str], None], child: Child) -> None:
         self._order, self._device, self._limits, self._tell, self._child = order, device, limits, tell, child
         self._began = time.monotonic()
         self._deadline = self._began + limits.seconds

@@ -1,8 +1,8 @@
 """Which tasks a benchmark has: found in a checkout of KernelBench, in a folder of task files, or in a list.
 
-    KernelBench/level1/19_ReLU.py    levels, and a number in front of every name
-    folder/gelu.py                   any folder of files that define `get_inputs` or `example_inputs`
-    list.txt                         a path in each line, relative to the list; `#` begins a comment
+KernelBench/level1/19_ReLU.py    levels, and a number in front of every name
+folder/gelu.py                   any folder of files that define `get_inputs` or `example_inputs`
+list.txt                         a path in each line, relative to the list; `#` begins a comment
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,16 +64,15 @@ class BenchFolder:
                 self._lock.acquire(timeout=0)
             except Timeout:
                 raise SettingsError(f"another `warpsmith bench` is writing to {self.path}") from None
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._lock.release)
             self.record = _continued(self.path, record)
             self._rows = self.path / ROWS
             with _explained(self.path):
                 _mend(self._rows)
-                self.write_record(self.record)
+            self.write_record(self.record)
             self._known = _latest(_read_rows(self._rows), record.fingerprint)
-        except BaseException:
-            self._lock.release()
-            raise
+            undo.pop_all()
 
     def __enter__(self) -> BenchFolder:
         return self

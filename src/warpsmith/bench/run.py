@@ -11,9 +11,9 @@ from warpsmith.bench.display import Watcher
 from warpsmith.bench.entries import Entry
 from warpsmith.bench.folder import ARCHIVE, RESULTS, Bench, BenchFolder, load_bench
 from warpsmith.bench.machine import this_machine
+from warpsmith.bench.order import Order, now
 from warpsmith.bench.regime import regime
 from warpsmith.bench.row import Machine, Row, RunRecord, Session
-from warpsmith.bench.work import Order, now
 from warpsmith.device.catalog import gpu
 from warpsmith.settings import Settings
 
@@ -68,15 +68,13 @@ def run_bench(
         sessions=(Session(options.command, now()),),
     )
     with BenchFolder(folder, record) as opened:
-        how = "interrupted"
+        how = "failed"
         try:
             with watcher:
                 _run(entries, opened, settings, watcher, options)
             how = "finished"
         except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            how = f"{type(error).__name__}: {error}"
+            how = "interrupted"
             raise
         finally:
             *earlier, last = opened.record.sessions
@@ -85,9 +83,7 @@ def run_bench(
         return load_bench(opened.path)
 
 
-def _run(
-    entries: Sequence[Entry], folder: BenchFolder, settings: Settings, watcher: Watcher, options: Options
-) -> None:
+def _run(entries: Sequence[Entry], folder: BenchFolder, settings: Settings, watcher: Watcher, options: Options) -> None:
     known = {entry.name: folder.done(entry, retry=options.retry) for entry in entries}
     watcher.begin(len(entries), [row for row in known.values() if row is not None])
     limits = Limits(settings.budget + options.grace, options.memory)

@@ -84,9 +84,7 @@ def score(label: str, rows: Sequence[Row]) -> Score:
         correct=len(correct),
         pure=sum(row.kind == "pure" for row in correct),
         hybrid=sum(row.kind == "hybrid" for row in correct),
-        statuses=tuple(
-            (status, count) for status in STATUSES if (count := sum(row.status == status for row in rows))
-        ),
+        statuses=tuple((status, count) for status in STATUSES if (count := sum(row.status == status for row in rows))),
         against=tuple(_against(baseline, rows) for baseline in BASELINES),
         share=geometric_mean(shares) if shares and len(sources) == 1 else None,
         sources=sources,

@@ -15,13 +15,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 
 from warpsmith import wire
-from warpsmith.archive.codec import decode, encode
-from warpsmith.bench.row import MESSAGE, NOT_COMPARED, Kind, Row, Status, baseline_times, encode_row
+from warpsmith.bench.order import Order, decode_order, empty_row, now, short
+from warpsmith.bench.row import NOT_COMPARED, Kind, Row, Status, baseline_times, encode_row
 from warpsmith.errors import MachineError, NothingPassed, TaskError, UnsupportedOperator, UserError
 from warpsmith.evolve import CandidateJudged, Event
 from warpsmith.explore import Tally
@@ -41,21 +40,6 @@ _EXAMINED_OPERATIONS = 10**9
 _EXAMINED_BYTES = 1 << 26
 """Up to here, whether outputs depend on all inputs is found on a CPU in seconds."""
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "MemoryError")
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """One task to do. `settings` is JSON text, `results` a folder for kernel and report, `memory` bytes."""
-
-    name: str
-    target: str
-    source_hash: str
-    fingerprint: str
-    settings: str
-    results: str
-    level: int | None
-    number: int | None
-    memory: int | None
 
 
 def no_comparison(result: Result) -> tuple[tuple[Baseline, ...], tuple[Comparison, ...]]:
@@ -134,9 +118,7 @@ class _Watch:
         return time.monotonic() - self._began
 
 
-def _completed(
-    order: Order, watch: _Watch, result: Result, tell: Tell, compare: Compare, examine: Examine
-) -> Row:
+def _completed(order: Order, watch: _Watch, result: Result, tell: Tell, compare: Compare, examine: Examine) -> Row:
     """Tell the first row; then write the results, examine the task, compare, and return the last row."""
     row = _passed(order, watch, result)
     tell({"row": encode_row(replace(row, marks=(*row.marks, NOT_COMPARED)) if row.timing == "measured" else row)})
@@ -148,7 +130,7 @@ def _completed(
         baselines, comparisons = compare(result)
         row = replace(row, baselines=baseline_times(baselines), comparisons=comparisons)
     except (MachineError, UserError) as error:
-        row = replace(row, message=_short(f"passed, but {type(error).__name__}: {error}"))
+        row = replace(row, message=short(f"passed, but {type(error).__name__}: {error}"))
     except KeyboardInterrupt:
         row = replace(row, message="passed, but stopped before it was compared with the baselines")
     if row.timing == "measured" and row.against("best") is None:
@@ -193,27 +175,6 @@ def _failed(order: Order, watch: _Watch, settings: Settings, status: Status, mes
     )
 
 
-def empty_row(order: Order, device: str, status: Status, message: str, spent: float) -> Row:
-    """Return the row of a task that brought no program."""
-    return Row(
-        name=order.name,
-        source_hash=order.source_hash,
-        fingerprint=order.fingerprint,
-        status=status,
-        device=device,
-        spent=spent,
-        finished=now(),
-        level=order.level,
-        number=order.number,
-        message=_short(message),
-    )
-
-
-def now() -> str:
-    """Return the time in UTC to the second, as ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _reasons(tally: Tally) -> str:
     shown = ", ".join(f"{reason.replace('_', ' ')} ×{count}" for reason, count in tally.failures[:_REASONS])
     lost = f", {tally.lost} lost by the machine" if tally.lost else ""
@@ -229,15 +190,6 @@ def _lacked_memory(error: BaseException) -> bool:
             return True
         cause = cause.__cause__
     return False
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= MESSAGE else text[: MESSAGE - 1] + "…"
-
-
-def encode_order(order: Order) -> str:
-    """Return an order as JSON text."""
-    return encode(order)
 
 
 def _end_with_parent(reads: int) -> None:
@@ -266,7 +218,7 @@ def main(compare: Compare = no_comparison, examine: Examine = dependence) -> Non
     # Where the command was started in the background, interrupts would be ignored here too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     message, _ = wire.receive(reads)
-    order = decode(Order, str(message["order"]))
+    order = decode_order(str(message["order"]))
     limit_memory(order.memory)
     Path(order.results).parent.mkdir(parents=True, exist_ok=True)
     threading.Thread(target=_end_with_parent, args=(reads,), daemon=True).start()

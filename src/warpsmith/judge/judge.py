@@ -25,15 +25,16 @@ from warpsmith.device.cuda.process import Fault
 from warpsmith.device.protocol import Device, EstimatingDevice
 from warpsmith.device.simulator import Simulator
 from warpsmith.errors import MachineError, ProgramError, SimulatorError
-from warpsmith.judge import probes
+from warpsmith.judge import probes, tools
 from warpsmith.judge.pool import Pool, members_for
 from warpsmith.judge.profile import profile
 from warpsmith.judge.references import CACHE_BYTES, POOL, Reference, References
+from warpsmith.judge.roofline import from_times
 from warpsmith.judge.screen import mismatched, refused, screen
 from warpsmith.judge.timing import Limits, Stopwatch, fault_failure, least_seconds, measure
-from warpsmith.judge.trial import Trial, conduct
+from warpsmith.judge.trial import Trial, conduct, locate
 from warpsmith.program import Builder
-from warpsmith.records import Bound, BoundPlan, Candidate, Failure, Stage, Task, Verdict, digest
+from warpsmith.records import Bound, BoundPlan, Candidate, Failure, Profile, Stage, Task, Verdict, digest
 from warpsmith.task import Admission, admit, bound, families_for
 
 JUDGE_VERSION = "2"
@@ -55,7 +56,8 @@ class Judge:
     `seed` fixes which inputs are drawn; verdicts of judges with the same seed agree. `budget` limits the
     thread-instructions of one call and defaults to a generous multiple of the task's own work. `cache_bytes` bounds
     the memory of held references; by default 512 MiB, on a GPU a third of its memory. `every_family` draws every input
-    family where the task is so large that otherwise five would do.
+    family where the task is so large that otherwise five would do. `thorough` is for candidates that are to be kept: on
+    a GPU it adds compute-sanitizer and Nsight Compute where they are installed, which take seconds.
     """
 
     def __init__(
@@ -68,12 +70,14 @@ class Judge:
         budget: int | None = None,
         cache_bytes: int | None = None,
         every_family: bool = False,
+        thorough: bool = False,
     ) -> None:
         self.task = task
         self.device = device
         large = device.measures and _nbytes(task) > _LARGE
         self.families = tuple(f for f in families_for(task) if every_family or not large or f in _FEW)
         self._mixtures = 1 if large and not every_family else len(probes.MIXTURES)
+        self._thorough = thorough
         self._builder = builder
         self._seed = seed
         self._bound: Bound = bound(task, device.spec)
@@ -228,12 +232,33 @@ class Judge:
                     trial.built, trial.plan, inputs, results, fill=fill, sanitize=True, budget=self._budget
                 )
             except SimulatorError:
-                return None
+                return self._sanitize_natively(trial)
             trial.counters = execution.counters
         else:
-            return None
+            return self._sanitize_natively(trial)
         trial.sanitized = "simulator"
-        return conduct(execution, Stage.SANITIZE, reference)
+        return conduct(execution, Stage.SANITIZE, reference) or self._sanitize_natively(trial)
+
+    def _sanitize_natively(self, trial: Trial) -> Failure | None:
+        """Have compute-sanitizer look, where it is worth the seconds."""
+        if not (self._thorough and self.device.measures and tools.sanitizer_here()):
+            return None
+        reference, results = self._first(), self.task.graph.results
+        with self.device.exclusive():
+            findings = tools.sanitize(
+                self.gpu,
+                self._builder,
+                trial.built,
+                trial.plan,
+                reference.arguments,
+                results,
+                budget=self._budget,
+            )
+        trial.sanitized = " and ".join(filter(None, (trial.sanitized, "compute-sanitizer")))
+        if not findings:
+            return None
+        finding = findings[0]
+        return Failure(Stage.SANITIZE, finding.kind, locate(finding), reference.family, reference.seed, finding=finding)
 
     def _time(self, trial: Trial) -> Failure | None:
         """Time the program. Faster than the bound is impossible, so it is a failure, whatever the mechanism."""
@@ -262,14 +287,36 @@ class Judge:
             return fault_failure(fault)
         if isinstance(timing, Failure):
             return timing
-        trial.timing = timing
+        trial.timing, trial.spans = timing, series.launch_seconds
         return None
 
     def _profile(self, trial: Trial) -> Failure | None:
-        """Say where the time goes, as far as the device has counted."""
-        if trial.counters:
+        """Say where the time goes: from what Nsight Compute or the simulator counted, or from measured times alone."""
+        timing = trial.timing
+        if self.device.measures and timing is not None:
+            trial.profile = self._profile_natively(trial, timing.median)
+        elif trial.counters:
             trial.profile = profile(trial.built, trial.plan, trial.counters, self.device.spec, self._bound)
         return None
+
+    def _profile_natively(self, trial: Trial, seconds: float) -> Profile | None:
+        found, spec = None, self.device.spec
+        if self._thorough:
+            inputs, results = self._first().arguments, self.task.graph.results
+            with self.device.exclusive():
+                found = tools.profile(
+                    self.gpu,
+                    self._builder,
+                    trial.built,
+                    trial.plan,
+                    inputs,
+                    results,
+                    seconds=seconds,
+                    bound=self._bound,
+                )
+        if found is None and len(trial.spans) == len(trial.plan.launches):
+            found = from_times(trial.spans, seconds, trial.built, trial.plan, spec, self._bound, trial.counters)
+        return found
 
     def _first(self) -> Reference:
         """The task's own inputs, drawn with seed 0, and the module's own parameters."""

@@ -44,6 +44,7 @@ class Trial:
     timing: Timing | None = None
     profile: Profile | None = None
     sanitized: str = ""
+    spans: tuple[float, ...] = ()
 
     @property
     def built(self) -> Build:

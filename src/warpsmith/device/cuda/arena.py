@@ -30,14 +30,22 @@ class _Mapped:
 
 
 class Arena:
-    """All slots of a layout on `device`. Use `tensor` for one tensor of all slots at once."""
+    """All slots of a layout on `device`. Use `tensor` for one tensor of all slots at once.
 
-    def __init__(self, layout: Layout, runner: RunnerProcess, device: str, *, share: bool = True) -> None:
+    With `spread` every buffer of the only slot has an allocation of its own, between which there are no guards.
+    """
+
+    def __init__(
+        self, layout: Layout, runner: RunnerProcess, device: str, *, share: bool = True, spread: bool = False
+    ) -> None:
         self.layout = layout
         self.capacity = layout.nbytes
         self._runner = runner
         self._handle: Any = None
-        answer, blobs = runner.ask({"do": "arena", "bytes": layout.nbytes, "share": share}, seconds=_SECONDS)
+        self._spread = spread
+        places = [[layout.base + place.start, place.spec.nbytes] for place in layout.places] if spread else []
+        message = {"do": "arena", "bytes": layout.nbytes, "share": share, "places": places}
+        answer, blobs = runner.ask(message, seconds=_SECONDS)
         if answer["shared"]:
             self._handle = _open(blobs[0])
             self._whole = torch.as_tensor(_Mapped(int(self._handle), layout.nbytes), device=device)
@@ -49,6 +57,10 @@ class Arena:
     def mapped(self) -> bool:
         """Whether the runner's own memory is seen, not a copy."""
         return self._handle is not None
+
+    def suits(self, layout: Layout) -> bool:
+        """Whether a layout fits into the same memory without wasting most of it."""
+        return layout.nbytes <= self.capacity <= 4 * layout.nbytes + (1 << 28)
 
     def lay_out(self, layout: Layout) -> None:
         """Use the same memory for another layout, which must fit into it."""
@@ -72,19 +84,26 @@ class Arena:
         if self.mapped:
             torch.cuda.synchronize()
             return
-        for start in range(0, self.layout.nbytes, _CHUNK):
-            data = self.memory[start : start + _CHUNK].cpu().numpy().tobytes()
+        for start, count in self._stretches("input"):
+            data = self.memory[start : start + count].cpu().numpy().tobytes()
             self._runner.ask({"do": "write", "at": start}, data, seconds=_SECONDS)
 
     def pull(self) -> None:
         """See what the runner's kernels wrote."""
         if self.mapped:
             return
-        for start in range(0, self.layout.nbytes, _CHUNK):
-            count = min(_CHUNK, self.layout.nbytes - start)
+        for start, count in self._stretches("output"):
             question = {"do": "read", "at": start, "bytes": count}
             _, blobs = self._runner.ask(question, seconds=_SECONDS, max_blob=count)
             self.memory[start : start + count] = torch.frombuffer(bytearray(blobs[0]), dtype=torch.uint8)
+
+    def _stretches(self, role: Role) -> list[tuple[int, int]]:
+        """Return what to copy: everything in chunks, or the buffers of a role where each stands by itself."""
+        if self._spread:
+            places = [place for place in self.layout.of(role) if place.spec.nbytes]
+            return [(self.layout.base + place.start, place.spec.nbytes) for place in places]
+        whole = self.layout.nbytes
+        return [(start, min(_CHUNK, whole - start)) for start in range(0, whole, _CHUNK)]
 
     # -- filling
 

@@ -45,6 +45,7 @@ BASE_SECONDS = 2.0
 INSTRUCTIONS_PER_SECOND = 1e11
 """A thousandth of what a large GPU does: who needs longer for the budget of instructions hangs."""
 _LOAD_SECONDS = 60.0
+_PROFILE_SECONDS = 120.0
 _FAULTS: Mapping[str, tuple[FindingKind, str]] = {
     "CUDA_ERROR_ILLEGAL_ADDRESS": ("out_of_bounds", "The program accessed memory that is not there."),
     "CUDA_ERROR_INVALID_ADDRESS_SPACE": ("out_of_bounds", "The program accessed memory of another kind."),
@@ -69,8 +70,9 @@ _FAULTS: Mapping[str, tuple[FindingKind, str]] = {
 class CudaDevice:
     """Runs and times programs on one GPU. Implements `warpsmith.device.protocol.MeasuringDevice`.
 
-    `prefix` starts the runner under another command, such as a sanitizer; `share` false copies memory as bytes
-    instead of mapping it. `shares` is how many such devices, in other processes, divide the GPU's memory among
+    `prefix` starts the runner under another command, such as a sanitizer, which is then left to end by itself; memory
+    is copied as bytes there, not mapped, and every buffer has an allocation of its own. `share` false copies as well.
+    `shares` is how many such devices, in other processes, divide the GPU's memory among
     themselves. Close it when done: it owns processes. Not thread-safe.
     """
 
@@ -91,7 +93,8 @@ class CudaDevice:
         self.runner = RunnerProcess(present.ordinal, prefix=prefix, spare=spare and not prefix)
         self.memory_bytes = present.spec.memory_bytes // shares
         self.watch = Watch(present.uuid)
-        self._share = share
+        self._share = share and not prefix
+        self._spread = bool(prefix)
         self._builder = builder
         self._lock = gpu_lock(present.uuid)
         self._arena: Arena | None = None
@@ -164,6 +167,20 @@ class CudaDevice:
             time.perf_counter() - started,
             tuple(answer["kept"]),
         )
+
+    def profile(
+        self, build: Build, plan: BoundPlan, inputs: Mapping[str, torch.Tensor], outputs: Sequence[TensorSpec]
+    ) -> None:
+        """Call the program once while the profiler around the runner looks. Raises MachineError where that fails."""
+        try:
+            arena = self.ready(build, plan, specs_of(inputs), outputs)
+            arena.put(0, inputs)
+            arena.push()
+            for step in ({"do": "profile", "on": True}, {"do": "call", "slot": 0}, {"do": "profile", "on": False}):
+                self.runner.ask(step, seconds=_PROFILE_SECONDS)
+        except Fault as fault:
+            self._forget()
+            raise MachineError(f"a program that has passed fails under the profiler: {fault.message}") from fault
 
     # -- many calls
 
@@ -245,14 +262,14 @@ class CudaDevice:
         """Lay out slots, in the memory that is there if they fit; in one slot where memory is short."""
         base = 512 * (1 + salt % 64)
         one = lay_out(inputs, outputs, scratch, 1, base)
-        slots = slots_for(one.stride, self.spec.l2_bytes, self.memory_bytes)
+        slots = 1 if self._spread else slots_for(one.stride, self.spec.l2_bytes, self.memory_bytes)
         layout = lay_out(inputs, outputs, scratch, slots, base)
-        if self._arena is not None and layout.nbytes <= self._arena.capacity <= 4 * layout.nbytes + (1 << 28):
+        if self._arena is not None and not self._spread and self._arena.suits(layout):
             self._arena.lay_out(layout)
             return self._arena
         self._drop_arena()
         try:
-            return Arena(layout, self.runner, self.where, share=self._share)
+            return Arena(layout, self.runner, self.where, share=self._share, spread=self._spread)
         except Fault as fault:
             if fault.name != "CUDA_ERROR_OUT_OF_MEMORY" or slots == 1:
                 raise

@@ -32,6 +32,7 @@ class RunnerProcess:
     def __init__(self, ordinal: int, *, prefix: Sequence[str] = (), spare: bool = True) -> None:
         self._command = [*prefix, sys.executable, "-P", "-m", _MODULE, str(ordinal)]
         self._wants_spare = spare
+        self._under_tool = bool(prefix)
         self._child: Child | None = None
         self._ready = False
         self._spare: Child | None = None
@@ -76,7 +77,8 @@ class RunnerProcess:
             self.kill()
             raise Fault("nonsense", str(error)) from None
         if "error" in answer:
-            self.kill()
+            # A tool around the runner writes its report when that ends.
+            self.finish() if self._under_tool else self.kill()
             raise Fault(str(answer["error"]), str(answer.get("call", "")))
         return answer, data
 
@@ -92,11 +94,11 @@ class RunnerProcess:
         self._child, self._ready = None, False
 
     def finish(self, seconds: float = 30.0) -> None:
-        """Let the runner end by itself, so that a profiler around it can write its report; then end it."""
+        """Let the runner end by itself, so that a tool around it can write its report; then end it."""
         if self._child is not None:
             self._child.close()
             self._child.wait(seconds)
-        self.close()
+        self.kill()
 
     def close(self) -> None:
         """End the runner and the spare."""

@@ -31,13 +31,13 @@ Answer = tuple[dict[str, Any], tuple[bytes, ...]]
 class Kernel:
     """One launch of the plan, with its arguments for each slot."""
 
-    def __init__(self, module: Any, launch: dict[str, Any], arena: int, base: int, stride: int) -> None:
+    def __init__(self, module: Any, launch: dict[str, Any], address: Callable[[int], int], base: int, stride: int):
         self.name = launch["kernel"]
         self._function = checked(cu.cuModuleGetFunction(module, self.name.encode()), "cuModuleGetFunction")
         if launch["shared"] > _OPT_IN:
             attribute = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             checked(cu.cuFuncSetAttribute(self._function, attribute, launch["shared"]), "cuFuncSetAttribute")
-        self._launch, self._arena, self._base, self._stride = launch, arena, base, stride
+        self._launch, self._address, self._base, self._stride = launch, address, base, stride
         self._arguments: dict[int, Any] = {}
 
     def launch(self, stream: Any, slot: int) -> None:
@@ -75,7 +75,7 @@ class Kernel:
     def _value(self, argument: list[Any], slot: int) -> Any:
         kind, content = argument
         if kind == "at":
-            return ctypes.c_uint64(self._arena + self._base + slot * self._stride + content)
+            return ctypes.c_uint64(self._address(self._base + slot * self._stride + content))
         data = bytes.fromhex(content)
         return (ctypes.c_uint8 * 8)(*data.ljust(8, b"\0"))
 
@@ -91,6 +91,7 @@ class Runner:
         self.stream = checked(cu.cuStreamCreate(cu.CUstream_flags.CU_STREAM_NON_BLOCKING), "cuStreamCreate")
         self.before, self.after = (checked(cu.cuEventCreate(0), "cuEventCreate") for _ in range(2))
         self.arena = 0
+        self.spread: dict[int, int] = {}
         self.module: Any = None
         self.kernels: list[Kernel] = []
         self.variables: list[tuple[str, int, bytes]] = []
@@ -103,11 +104,22 @@ class Runner:
     # -- memory
 
     def do_arena(self, message: wire.Message, _: list[bytes]) -> Answer:
-        """Allocate the arena anew; answer with a handle by which the parent can map it, where there is one."""
+        """Allocate the arena anew; answer with a handle by which the parent can map it, where there is one.
+
+        With `places`, pairs of offset and size, each gets an allocation of its own instead: a sanitizer then sees
+        where one buffer ends. Reads and writes must begin at one of those offsets.
+        """
         self._unload()
+        for address in self.spread.values():
+            checked(cu.cuMemFree(address), "cuMemFree")
+        self.spread = {}
         if self.arena:
             checked(cu.cuMemFree(self.arena), "cuMemFree")
             self.arena = 0
+        if message["places"]:
+            for start, nbytes in message["places"]:
+                self.spread[start] = int(checked(cu.cuMemAlloc(max(1, nbytes)), "cuMemAlloc"))
+            return {"shared": False}, ()
         self.arena = int(checked(cu.cuMemAlloc(message["bytes"]), "cuMemAlloc"))
         status, handle = cu.cuIpcGetMemHandle(self.arena)
         if status != cu.CUresult.CUDA_SUCCESS or not message["share"]:
@@ -122,13 +134,13 @@ class Runner:
 
     def do_write(self, message: wire.Message, blobs: list[bytes]) -> Answer:
         """Copy bytes into the arena."""
-        checked(cu.cuMemcpyHtoD(self.arena + message["at"], blobs[0], len(blobs[0])), "cuMemcpyHtoD")
+        checked(cu.cuMemcpyHtoD(self._address(message["at"]), blobs[0], len(blobs[0])), "cuMemcpyHtoD")
         return {}, ()
 
     def do_read(self, message: wire.Message, _: list[bytes]) -> Answer:
         """Copy bytes out of the arena."""
         data = bytearray(min(message["bytes"], _LARGEST_READ))
-        checked(cu.cuMemcpyDtoH(data, self.arena + message["at"], len(data)), "cuMemcpyDtoH")
+        checked(cu.cuMemcpyDtoH(data, self._address(message["at"]), len(data)), "cuMemcpyDtoH")
         return {}, (bytes(data),)
 
     # -- programs
@@ -138,7 +150,7 @@ class Runner:
         self._unload()
         self.module = checked(cu.cuModuleLoadData(blobs[0]), "cuModuleLoadData")
         base, stride = message["base"], message["stride"]
-        self.kernels = [Kernel(self.module, launch, self.arena, base, stride) for launch in message["launches"]]
+        self.kernels = [Kernel(self.module, launch, self._address, base, stride) for launch in message["launches"]]
         hidden = []
         for name in message["variables"]:
             status, address, size = cu.cuModuleGetGlobal(self.module, name.encode())
@@ -212,6 +224,9 @@ class Runner:
         return {}, ()
 
     # -- parts
+
+    def _address(self, offset: int) -> int:
+        return self.spread[offset] if self.spread else self.arena + offset
 
     def _launch(self, slot: int) -> None:
         for kernel in self.kernels:

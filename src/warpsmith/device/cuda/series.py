@@ -8,6 +8,7 @@ the outputs of every call are there to be compared.
 from __future__ import annotations
 
 import random
+import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class Series:
     """A captured series.
 
     `slots` are all slots, `calls` how many of them are called, in an order that nobody knows, `launches` how many
-    kernels a call launches.
+    kernels a call launches, `launch_seconds` how long each took on the device, once `activity` was asked for.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Series:
     ) -> None:
         self.slots = arena.layout.slots
         self.launches = launches
+        self.launch_seconds: tuple[float, ...] = ()
         self.calls = min(self.slots, max(1, MOST_NODES // max(1, launches)))
         self.order = chance.sample(range(self.slots), self.calls)
         self._runner, self._arena = runner, arena
@@ -90,8 +92,14 @@ class Series:
     def activity(self) -> float | None:
         """Return how long the device was at work for one call, by CUPTI; None where that is not there."""
         answer, _ = self._runner.ask({"do": "activity", "flush": self._flush}, seconds=_SECONDS, max_blob=1 << 24)
-        spans = answer["spans"]
-        return busy([(low, high) for low, high in spans]) * 1e-9 / self.calls if spans else None
+        spans = [(int(low), int(high)) for low, high in answer["spans"] or ()]
+        if len(spans) == self.calls * self.launches:
+            # The device works through the series in order, so every launch of the plan comes around again.
+            self.launch_seconds = tuple(
+                statistics.median(high - low for low, high in spans[number :: self.launches]) * 1e-9
+                for number in range(self.launches)
+            )
+        return busy(spans) * 1e-9 / self.calls if spans else None
 
     def wall(self, seconds: float) -> tuple[float, float]:
         """Return the slope of the parent's own clock for one call, and what events say of the same calls.

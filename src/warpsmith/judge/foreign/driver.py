@@ -47,7 +47,8 @@ class Driver:
         self.device = torch.device("cpu")
         self.model: torch.nn.Module | None = None
         self.form: Any = None
-        self.original: dict[str, torch.Tensor] = {}
+        self.constructed: dict[str, torch.Tensor] = {}
+        self.before: dict[str, torch.Tensor] = {}
         self.updated: list[str] = []
         self.written: list[int] = []
         self.inputs: list[list[torch.Tensor]] = []
@@ -77,11 +78,11 @@ class Driver:
         args, kwargs = decode(message["init"], [])
         _seed(message["seed"])
         self.model = found(*args, **kwargs).to(self.device)
-        self.original = {name: tensor.detach().clone() for name, tensor in self._state().items()}
+        self.constructed = {name: tensor.detach().clone() for name, tensor in self._state().items()}
         kinds = {name: "parameter" for name, _ in self.model.named_parameters(remove_duplicate=False)}
         described = [
             [kinds.get(name, "buffer"), name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
-            for name, tensor in self.original.items()
+            for name, tensor in self.constructed.items()
         ]
         return {"state": described}, []
 
@@ -91,10 +92,10 @@ class Driver:
         own, given = self._state(), dict(zip(message["names"], blobs))
         with torch.no_grad():
             for name, tensor in own.items():
-                first = self.original[name]
-                value = _tensor(given[name], first.shape, first.dtype) if name in given else first
-                self.original[name].copy_(value) if name in self.updated else None
-                tensor.copy_(value)
+                tensor.copy_(self.constructed[name])
+            for name, data in given.items():  # Last, since one tensor may have several names.
+                own[name].copy_(_tensor(data, own[name].shape, own[name].dtype))
+            self.before = {name: own[name].clone() for name in self.updated}
         return {}, []
 
     def load(self, message: wire.Message, blobs: list[bytes]) -> tuple[wire.Message, list[bytes]]:
@@ -152,7 +153,7 @@ class Driver:
         tensors = self.inputs[slot]
         own = self._state() if self.updated else {}
         for name in self.updated:
-            own[name].copy_(self.original[name])
+            own[name].copy_(self.before[name])
         args, kwargs = decode(self.form, tensors)
         result = self.model(*args, **kwargs)
         leaves = [leaf for leaf in tree_leaves(result) if leaf is not None]

@@ -66,11 +66,14 @@ def judge_foreign(
 
     `seed` fixes which inputs are drawn; take one that a solution cannot guess. `families` defaults to all that say
     something about the task. `init` are the constructor's arguments where the task's file does not give them. `gpu`
-    is what `device` is, for the physical bound; for a CPU the fastest GPU known stands in. `references` may be shared
+    is what `device` is, for the physical bound; for a CPU the fastest GPU known stands in. Hold the GPU meanwhile
+    (`Device.exclusive`). `references` may be shared
     between solutions. Raises MachineError where this machine cannot make a sandbox, unless `unsandboxed` says that
     what there is will do; TaskError where the task's arguments cannot be sent to another process.
     """
     accelerated = torch.device(device).type == "cuda"
+    if accelerated and gpu is None:
+        raise ValueError("say which GPU the device is: without its peaks there is no physical bound")
     spec = gpu or max(GPUS.values(), key=lambda each: each.memory_bandwidth)
     held = references or References(task, seed, device=device)
     form = form_of(task, init)
@@ -161,6 +164,8 @@ class _Trial:
             start = self.caller.cpu_seconds() or 0.0
             self.caller.load([inputs])
             self.load_seconds = max(0.0, (self.caller.cpu_seconds() or 0.0) - start) / max(1, size)
+        if self.caller.cpu_seconds() is None:
+            self.notes.append("this machine does not tell processor time, so work outside of the clock went unseen")
         described = self.caller.build(self.source)
         names = matched(self.task, described)
         if names is not None:

@@ -28,6 +28,8 @@ from warpsmith.judge.sandbox import Limits, admitted, specification
 _MODULE = "warpsmith.judge.foreign.template"
 _START_SECONDS = 120.0
 _EPITAPH = 2000
+_PROCESSES = 3
+"""The outer one, init and the worker: where fewer are seen, the kernel does not show who is whose child."""
 _TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 
 
@@ -178,7 +180,10 @@ class Solution:
     def cpu_seconds(self) -> float | None:
         """Return the processor time of everything in the sandbox so far; None where the kernel does not tell."""
         total = 0.0
-        for pid in self._tree():
+        tree = list(self._tree())
+        if len(tree) < _PROCESSES:
+            return None
+        for pid in tree:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError, IndexError):
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                 total += (int(fields[13]) + int(fields[14])) * _TICK  # children that were waited for

@@ -1,0 +1,97 @@
+"""One call of a program under NVIDIA's tools: compute-sanitizer looks for bugs, Nsight Compute tells where time goes.
+
+The same runner is started under the tool, with buffers that are allocated one by one, so that the sanitizer sees where
+each ends, and that nobody fills, so that it sees what was never written. Both tools take seconds, so they are for
+candidates that are to be kept.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from warpsmith.device.cuda.device import CudaDevice
+from warpsmith.device.cuda.sanitizer import Tool, command, parse
+from warpsmith.device.cuda.tools import find
+from warpsmith.errors import MachineError
+from warpsmith.judge import ncu
+from warpsmith.judge.roofline import from_metrics
+from warpsmith.program import Builder
+from warpsmith.records import Bound, BoundPlan, Build, Finding, Profile, TensorSpec
+
+SLOW_DOWN = 400
+"""How much more a call under a tool may take: sanitizers slow kernels down by one to two orders of magnitude."""
+MOST_LAUNCHES = 64
+"""Launches up to which Nsight Compute looks at a plan; it replays each several times."""
+
+
+def sanitizer_here() -> bool:
+    """Whether compute-sanitizer is installed."""
+    return find("compute-sanitizer") is not None
+
+
+def sanitize(
+    device: CudaDevice,
+    builder: Builder,
+    build: Build,
+    plan: BoundPlan,
+    inputs: Mapping[str, torch.Tensor],
+    outputs: Sequence[TensorSpec],
+    *,
+    budget: int,
+) -> tuple[Finding, ...]:
+    """Call once under each tool of compute-sanitizer; return what the first that finds anything found.
+
+    Raises MachineError where a tool does not work on this GPU.
+    """
+    for tool in get_args(Tool):
+        with tempfile.TemporaryDirectory(prefix="warpsmith-sanitizer-") as folder:
+            log = Path(folder) / "log"
+            under = CudaDevice(device.present, builder, prefix=command(tool, str(log)))
+            try:
+                under.run(build, plan, inputs, outputs, fill=1, budget=budget * SLOW_DOWN)
+                under.runner.finish()
+            finally:
+                under.close()
+            if not log.exists():
+                raise MachineError(f"compute-sanitizer ({tool}) left no report")
+            findings = tuple(f for f in parse(log.read_text(errors="replace")) if f.kernel != "canary")
+        if findings:
+            return findings
+    return ()
+
+
+def profile(
+    device: CudaDevice,
+    builder: Builder,
+    build: Build,
+    plan: BoundPlan,
+    inputs: Mapping[str, torch.Tensor],
+    outputs: Sequence[TensorSpec],
+    *,
+    seconds: float,
+    bound: Bound,
+) -> Profile | None:
+    """Profile one call with Nsight Compute. `seconds` is the measured time of a call.
+
+    None where the plan has too many launches, or the tool is not there or not permitted.
+    """
+    if len(plan.launches) > MOST_LAUNCHES or find("ncu") is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="warpsmith-ncu-") as folder:
+        report = Path(folder) / "report.csv"
+        under = CudaDevice(device.present, builder, prefix=ncu.command(str(report), device.spec.compute_capability))
+        try:
+            under.profile(build, plan, inputs, outputs)
+            under.runner.finish()
+        finally:
+            under.close()
+        text = report.read_text(errors="replace") if report.exists() else ""
+    if ncu.problem(text) is not None:
+        return None
+    names = [launch.kernel for launch in plan.launches]
+    return from_metrics(ncu.parse(text, names), seconds, device.spec, bound)
