@@ -40,15 +40,22 @@ from warpsmith.task import bound, load_task, task_from_module
 
 INTERRUPTED = "interrupted"
 
-MakeExecutor = Callable[[Task, Choice, Settings], Executor]
+MakeExecutor = Callable[[Task, Choice, Settings, bool], Executor]
 _MOST_ON_GPU = 8
+_PATIENCE = 4
+"""How many times the limit of a judgement a thorough one may take."""
+_CONFIRMED = 5
+"""How many of the fastest are looked at thoroughly until one passes."""
 _COPIES = 40
 """How many times the bytes of a task a judge on a GPU may hold: arena, pool, and references with their scatter."""
 
 
-def local_executor(task: Task, choice: Choice, settings: Settings) -> Executor:
-    """Judge in worker processes of this machine: on a GPU as many as its memory lets hold references."""
-    workers = settings.workers
+def local_executor(task: Task, choice: Choice, settings: Settings, thorough: bool) -> Executor:
+    """Judge in worker processes of this machine: on a GPU as many as its memory lets hold references.
+
+    One that is `thorough` is for the few candidates that are to be kept.
+    """
+    workers = 1 if thorough else settings.workers
     if choice.measures:
         held = _COPIES * sum(spec.nbytes for spec in task.graph.arguments + task.graph.results)
         workers = max(1, min(workers, _MOST_ON_GPU, choice.spec.memory_bytes // max(1, held)))
@@ -57,9 +64,10 @@ def local_executor(task: Task, choice: Choice, settings: Settings) -> Executor:
         choice.spec.name,
         workers,
         simulate=not choice.measures,
+        thorough=thorough,
         cache_dir=settings.cache,
         seed=settings.seed,
-        judgement_seconds=settings.judge_limit,
+        judgement_seconds=settings.judge_limit * (_PATIENCE if thorough else 1),
     )
 
 
@@ -84,6 +92,7 @@ class Pursuit:
         self._started = time.monotonic()
         self._evolution: Evolution | None = None
         self._problem: Problem | None = None
+        self._confirmed: Judged | None = None
         self._run = 0
 
     async def pursue(self) -> str:
@@ -93,11 +102,13 @@ class Pursuit:
         problem = self._problem = self._functionalize(choice.spec)
         with Archive.open(settings.archive) as archive:
             self._run = archive.start_run(problem.task, settings.to_json())
-            executor = self._make_executor(problem.task, choice, settings)
+            executor = self._make_executor(problem.task, choice, settings, False)
             try:
                 reason = await self._search(problem, executor, archive)
             finally:
                 executor.close()
+            if choice.measures:
+                await self._confirm(choice, archive)
             with self._stage("archive", settings.archive) as done:
                 self._close_run(archive, reason)
                 done(f"{len(archive.judged(problem.task.key))} verdicts on this task")
@@ -153,6 +164,26 @@ class Pursuit:
             raise
         return reason
 
+    async def _confirm(self, choice: Choice, archive: Archive) -> None:
+        """Judge the fastest thoroughly; where one fails now, the next. Raises NothingPassed where none passes."""
+        assert self._evolution is not None and self._problem is not None
+        passed = [judged for judged in self._evolution.population.history if judged.verdict.passed]
+        fastest = sorted(passed, key=lambda judged: judged.seconds)[:_CONFIRMED]
+        executor = self._make_executor(self._problem.task, choice, self._settings, True)
+        try:
+            with self._stage("confirm", "every input family, sanitizer and profiler") as done:
+                for judged in fastest:
+                    verdict = await executor.judge(judged.candidate)
+                    version = f"{JUDGE_VERSION} thorough"
+                    archive.add_verdict(self._run, verdict, judge_version=version, device=choice.spec.name)
+                    if verdict.passed:
+                        self._confirmed = Judged(judged.candidate, verdict)
+                        done(f"{duration(self._confirmed.seconds)}, sanitized by {verdict.sanitized or 'nobody'}")
+                        return
+        finally:
+            executor.close()
+        raise NothingPassed(f"none of the {len(fastest)} fastest programs passes a thorough judgement")
+
     def _close_run(self, archive: Archive, reason: str) -> None:
         """Write down how the run ended and what it learnt."""
         if self._evolution is None:
@@ -165,7 +196,8 @@ class Pursuit:
         """Return what was found so far, or None where nothing has passed."""
         if self._problem is None or self._evolution is None or self._evolution.population.best is None:
             return None
-        best, history = self._evolution.population.best, self._evolution.population.history
+        history = self._evolution.population.history
+        best = self._confirmed or self._evolution.population.best
         return Result(
             task=self._problem.task,
             bound=self._problem.bound,

@@ -50,7 +50,7 @@ class LocalExecutor:
     `judgement_seconds` limits one judgement; what takes longer gets a verdict with the reason `timeout`. Start-up of
     a worker has its own limit. With `simulate` false, candidates are judged on the GPU called `gpu_name` if it is
     here; the workers take turns on it. Cancelling `judge` abandons the judgement; its worker finishes it and is then
-    free again.
+    free again. `thorough` is for candidates that are to be kept.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class LocalExecutor:
         seed: int = 0,
         judgement_seconds: float = 120.0,
         simulate: bool = True,
+        thorough: bool = False,
         entry: Callable[[Connection, WorkerSetup], None] = serve,
     ) -> None:
         if workers < 1:
@@ -77,9 +78,8 @@ class LocalExecutor:
         self._folder = tempfile.TemporaryDirectory(prefix="warpsmith-task-")
         task_file = Path(self._folder.name) / "task"
         write_task(task, task_file)
-        setup = WorkerSetup(
-            str(task_file), gpu_name, str(cache_dir) if cache_dir is not None else None, seed, simulate, workers
-        )
+        folder = str(cache_dir) if cache_dir is not None else None
+        setup = WorkerSetup(str(task_file), gpu_name, folder, seed, simulate, workers, thorough)
         self._slots = [_Slot(setup, entry) for _ in range(workers)]
         self._free: queue.Queue[_Slot] = queue.Queue()
         for slot in self._slots:

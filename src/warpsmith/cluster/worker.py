@@ -27,6 +27,7 @@ class WorkerSetup:
     """What a worker needs to build its judge. Without `cache_dir` builds are kept for this worker's life only.
 
     `simulate` keeps to the simulator even where the GPU is here; `workers` share a GPU's memory.
+    `thorough` draws every input family and uses NVIDIA's tools.
 
     `task_file` is what `write_task` wrote. The task travels by file, because a pipe holds little: sending it would wait
     until the worker has started.
@@ -38,6 +39,7 @@ class WorkerSetup:
     seed: int
     simulate: bool = True
     workers: int = 1
+    thorough: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,14 @@ def serve(pipe: Connection, setup: WorkerSetup) -> None:
 def _judge(setup: WorkerSetup, cache: Path) -> tuple[Judge, Builder]:
     builder = Builder(cache)
     device = choose(setup.gpu_name, simulate=setup.simulate).device(builder, shares=setup.workers)
-    return Judge(read_task(Path(setup.task_file)), device, builder, seed=setup.seed), builder
+    return Judge(
+        read_task(Path(setup.task_file)),
+        device,
+        builder,
+        seed=setup.seed,
+        every_family=setup.thorough,
+        thorough=setup.thorough,
+    ), builder
 
 
 def _answer(pipe: Connection, judge: Judge) -> None:

@@ -28,12 +28,12 @@ L2_MULTIPLE = 5
 class Duel:
     """All baselines, and comparisons with eager PyTorch, with the best compiled form, and with the best of all.
 
-    Comparisons are named after the role: `eager`, `compile`, `best`. `names` says which baseline each stands for.
+    `roles` says which baseline each of `eager`, `compile` and `best` is; a baseline in two roles is fought once.
     """
 
     baselines: tuple[Baseline, ...]
     comparisons: tuple[Comparison, ...]
-    names: tuple[tuple[str, str], ...]
+    roles: tuple[tuple[str, str], ...]
 
 
 def duel(
@@ -53,11 +53,9 @@ def duel(
         if cache is not None:
             BaselineCache(cache).store(others.key, baselines)
         roles = _roles(baselines)
-        found: dict[str, Comparison] = {}
         with judge.stopwatch(candidate) as watch:
-            for each in {baseline.name: baseline for baseline in roles.values()}.values():
-                found[each.name] = _alternate(each, watch, others)
-    comparisons = tuple(_named(found[baseline.name], role) for role, baseline in roles.items())
+            rivals = {baseline.name: baseline for baseline in roles.values()}
+            comparisons = tuple(_alternate(each, watch, others) for each in rivals.values())
     return Duel(baselines, comparisons, tuple((role, baseline.name) for role, baseline in roles.items()))
 
 
@@ -88,7 +86,3 @@ def _alternate(baseline: Baseline, watch: Stopwatch, others: Baselines) -> Compa
         for step in (candidate, module) if number % 2 == 0 else (module, candidate):
             step()
     return compare(baseline.name, ours, theirs)
-
-
-def _named(comparison: Comparison, role: str) -> Comparison:
-    return Comparison(role, comparison.ratio, comparison.interval, comparison.spread, comparison.blocks)

@@ -99,7 +99,6 @@ class Runner:
         self.calls = 0
         self.reader: Any = None
         self.flush: tuple[int, int] = (0, 0)
-        self.activity: Any = None
 
     # -- memory
 
@@ -208,15 +207,15 @@ class Runner:
         if message.get("flush"):
             self._flush(message["flush"])
         try:
-            if self.activity is None:
-                self.activity = Activity()
-            self.activity.start()
+            activity = Activity()
+            activity.start()
             checked(cu.cuGraphLaunch(self.graph, self.stream), "cuGraphLaunch")
             checked(cu.cuStreamSynchronize(self.stream), "cuStreamSynchronize")
-            self.activity.stop()
+            activity.stop()
+            activity.close()
         except CuptiError as error:
             return {"spans": None, "problem": str(error)}, ()
-        return {"spans": [list(span) for span in self.activity.spans()]}, ()
+        return {"spans": [list(span) for span in activity.spans()]}, ()
 
     def do_profile(self, message: wire.Message, _: list[bytes]) -> Answer:
         """Tell a profiler that watches this process where to begin or to end."""
