@@ -26,12 +26,14 @@ from warpsmith.device.protocol import Device, EstimatingDevice
 from warpsmith.device.simulator import Simulator
 from warpsmith.errors import MachineError, ProgramError, SimulatorError
 from warpsmith.judge import probes, tools
+from warpsmith.judge.blockwise import BlockPool, Blocks, blocks_for
+from warpsmith.judge.mixtures import draw_any
 from warpsmith.judge.pool import Pool, members_for
 from warpsmith.judge.profile import profile
 from warpsmith.judge.references import CACHE_BYTES, POOL, Reference, References
 from warpsmith.judge.roofline import from_times
 from warpsmith.judge.screen import mismatched, refused, screen
-from warpsmith.judge.timing import Limits, Stopwatch, fault_failure, least_seconds, measure
+from warpsmith.judge.timing import Contents, Limits, Stopwatch, fault_failure, least_seconds, measure
 from warpsmith.judge.trial import Trial, conduct, locate
 from warpsmith.program import Builder
 from warpsmith.records import Bound, BoundPlan, Candidate, Failure, Profile, Stage, Task, Verdict, digest
@@ -85,8 +87,18 @@ class Judge:
         if cache_bytes is None:
             memory = cast(CudaDevice, device).memory_bytes if device.measures else 0
             cache_bytes = memory // _SHARE_OF_MEMORY if device.measures else CACHE_BYTES
-        self._references = References(task, seed, limit=cache_bytes, device=device.where, pool=1 if large else POOL)
-        self._pool: Pool | None = None
+        self._blocks: Blocks | None = None
+        if device.measures:
+            self._blocks = self._cut(cast(CudaDevice, device).memory_bytes)
+        self._references = References(
+            task,
+            seed,
+            limit=cache_bytes,
+            device=device.where,
+            pool=1 if large else POOL,
+            answers=self._blocks is None,
+        )
+        self._pool: Contents | None = None
         self._checker = Simulator(device.spec) if device.measures and _work(self._bound) <= _SIMULATED else None
         self._admission: Admission | None = None
         self._architecture = device.architecture
@@ -101,6 +113,14 @@ class Judge:
             (Stage.PROFILE, self._profile),
         )
 
+    def _cut(self, memory_bytes: int) -> Blocks | None:
+        """Cut a task that is too large, and make sure that its blocks compute what the whole computes."""
+        blocks = blocks_for(self.task, memory_bytes)
+        if blocks is None:
+            return None
+        with self.device.exclusive():
+            return blocks if blocks.holds(draw_any(self.task, NOMINAL, 0, self.device.where)) else None
+
     @property
     def admission(self) -> Admission:
         """On which families the outputs depend on which arguments. Computed when first asked for."""
@@ -110,7 +130,7 @@ class Judge:
 
     def judge(self, candidate: Candidate) -> Verdict:
         """Put a candidate through all stages. Raises `MachineError` where the machine fails, never because of it."""
-        trial = Trial(self.task, candidate, self.device, self._references, self._budget)
+        trial = Trial(self.task, candidate, self.device, self._references, self._budget, self._blocks)
         seconds: list[tuple[str, float]] = []
         failure: Failure | None = None
         reached = Stage.SCREEN
@@ -149,7 +169,7 @@ class Judge:
     @contextmanager
     def stopwatch(self, candidate: Candidate) -> Iterator[Stopwatch]:
         """Prepare a candidate that has passed for many timings. Raises MachineError where it does not run."""
-        trial = Trial(self.task, candidate, self.device, self._references, self._budget)
+        trial = Trial(self.task, candidate, self.device, self._references, self._budget, self._blocks)
         device, graph, seed = self.gpu, self.task.graph, self._fill(trial, 2000)
         with device.exclusive():
             failure = self._screen(trial) or self._build(trial)
@@ -162,9 +182,11 @@ class Judge:
                 device.recover()
                 raise MachineError(f"a candidate that has passed fails: {fault.message}") from fault
 
-    def _timed(self, device: CudaDevice) -> Pool:
+    def _timed(self, device: CudaDevice) -> Contents:
         """The contents of timed calls, drawn when first needed."""
-        if self._pool is None:
+        if self._pool is None and self._blocks is not None:
+            self._pool = BlockPool(self._blocks, 1, self._references.get(NOMINAL, 1).arguments)
+        elif self._pool is None:
             count = members_for(self.task, device.memory_bytes)
             self._pool = Pool(self.task, self._first(), self._seed, count, device.where)
         return self._pool

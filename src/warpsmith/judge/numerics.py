@@ -39,7 +39,12 @@ class Comparison:
 
 
 def compare(reference: Reference, outputs: Mapping[str, torch.Tensor], tolerance: Tolerance) -> Comparison:
-    """Compare outputs with what is due. The result tells of the output that is worst against its limit."""
+    """Compare outputs with what is due. The result tells of the output that is worst against its limit.
+
+    Raises ValueError for a reference that holds no answers, against which everything would be right.
+    """
+    if not reference.due:
+        raise ValueError("a reference without answers")
     worst: tuple[float, float, float] = (0.0, 0.0, limit_for(0.0, tolerance))
     reason: str | None = None
     mismatch: Mismatch | None = None

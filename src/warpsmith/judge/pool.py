@@ -61,6 +61,7 @@ class Pool:
             spec.name: torch.stack([arguments[spec.name] for arguments in drawn]) for spec in task.graph.arguments
         }
         drawn.clear()
+        self.names = tuple(answers)
         self.answers = {name: self._answers(name, base, answers.pop(name), eager.pop(name)) for name in list(answers)}
 
     def _answers(self, name: str, base: Reference, expected: list[torch.Tensor], eager: list[torch.Tensor]) -> Answers:

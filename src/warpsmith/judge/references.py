@@ -145,13 +145,24 @@ def _refs_in(args: tuple[Arg, ...]) -> list[str]:
 
 
 class References:
-    """A bounded cache of references on `device`: the least recently used go first once `limit` bytes are held."""
+    """A bounded cache of references on `device`: the least recently used go first once `limit` bytes are held.
+
+    Without `answers` references hold arguments only, for tasks that are compared block by block.
+    """
 
     def __init__(
-        self, task: Task, seed: int, *, limit: int = CACHE_BYTES, device: str = "cpu", pool: int = POOL
+        self,
+        task: Task,
+        seed: int,
+        *,
+        limit: int = CACHE_BYTES,
+        device: str = "cpu",
+        pool: int = POOL,
+        answers: bool = True,
     ) -> None:
         self.device = device
         self._pool = pool
+        self._answers = answers
         self._task = task
         self._seed = seed
         self._limit = limit
@@ -167,7 +178,8 @@ class References:
         if (family, seed) in self._held:
             self._held.move_to_end((family, seed))
             return self._held[family, seed]
-        return self.put(refer(self._task, family, seed, draw_any(self._task, family, seed, self.device)))
+        drawn = draw_any(self._task, family, seed, self.device)
+        return self.put(refer(self._task, family, seed, drawn) if self._answers else Reference(family, seed, drawn, {}))
 
     def put(self, reference: Reference) -> Reference:
         """Hold a reference and let go of old ones."""

@@ -9,15 +9,16 @@ would show there. At the end three clocks must agree.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from warpsmith.device.cuda.process import Fault
 from warpsmith.device.cuda.series import Conduct, Series
 from warpsmith.errors import MachineError
-from warpsmith.judge.pool import Pool, Wrong
+from warpsmith.judge.pool import Wrong
 from warpsmith.judge.statistics import disagreement, median_interval, timing_of
 from warpsmith.records import Bound, Failure, GpuSpec, GpuState, Stage, Timing
 
@@ -32,6 +33,21 @@ WALL_TRIES = 3
 """A busy host may hold up a message, which is nobody's fault; a call that is late for its clock is so every time."""
 
 State = Callable[[], GpuState | None]
+
+
+class Contents(Protocol):
+    """What timed calls are given and held against: `pool.Pool`, or `blockwise.BlockPool` for the largest tasks."""
+
+    arguments: Mapping[str, torch.Tensor]
+    names: tuple[str, ...]
+
+    def members(self, slots: int, series: int) -> torch.Tensor:
+        """Return for each slot which member it gets in a series: int64 [slots]."""
+        ...
+
+    def wrong(self, got: Mapping[str, torch.Tensor], slots: list[int], members: torch.Tensor) -> Wrong | None:
+        """Return the first of the called slots whose outputs are not right."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +68,7 @@ def least_seconds(bound: Bound, gpu: GpuSpec, calls: int) -> float:
     return max((bound.bytes_read + written) / gpu.memory_bandwidth, arithmetic)
 
 
-def measure(series: Series, pool: Pool, limits: Limits, seed: int, device: str, state: State) -> Timing | Failure:
+def measure(series: Series, pool: Contents, limits: Limits, seed: int, device: str, state: State) -> Timing | Failure:
     """Time a program by verified series. Raises Fault where it does not come back."""
     stepped = _step_through(series, pool, limits, seed)
     if stepped is not None:
@@ -102,7 +118,7 @@ def measure(series: Series, pool: Pool, limits: Limits, seed: int, device: str, 
 class Stopwatch:
     """Times one candidate again and again: a sample is a cold series on fresh contents, verified like any other."""
 
-    def __init__(self, series: Series, pool: Pool, most: float, seed: int) -> None:
+    def __init__(self, series: Series, pool: Contents, most: float, seed: int) -> None:
         self._series, self._pool, self._most, self._seed = series, pool, most, seed
 
     def sample(self) -> float:
@@ -122,7 +138,7 @@ def _precise(samples: list[float]) -> bool:
     return (high - low) / 2 <= PRECISE * sorted(samples)[len(samples) // 2]
 
 
-def _step_through(series: Series, pool: Pool, limits: Limits, seed: int) -> Failure | None:
+def _step_through(series: Series, pool: Contents, limits: Limits, seed: int) -> Failure | None:
     """Make the first calls of a series one by one; each must leave everything but its own slot as it was."""
     members = pool.members(series.slots, seed - 1)
     series.refill(pool.arguments, members, seed - 1)
@@ -137,13 +153,13 @@ def _step_through(series: Series, pool: Pool, limits: Limits, seed: int) -> Fail
     return _outputs(series, pool, members, series.order[:count])
 
 
-def _checked(series: Series, pool: Pool, members: torch.Tensor) -> Failure | None:
+def _checked(series: Series, pool: Contents, members: torch.Tensor) -> Failure | None:
     failure = _conduct(series.conduct(pool.arguments, members))
     return failure or _outputs(series, pool, members, series.order)
 
 
-def _outputs(series: Series, pool: Pool, members: torch.Tensor, slots: list[int]) -> Failure | None:
-    got = {name: series.output(name) for name in pool.answers}
+def _outputs(series: Series, pool: Contents, members: torch.Tensor, slots: list[int]) -> Failure | None:
+    got = {name: series.output(name) for name in pool.names}
     wrong = pool.wrong(got, slots, members)
     return None if wrong is None else _wrong(wrong)
 

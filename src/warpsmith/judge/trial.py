@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from warpsmith.device.protocol import Device
+from warpsmith.judge.blockwise import Blocks, compare_blocks
 from warpsmith.judge.numerics import Comparison, compare
 from warpsmith.judge.references import Reference, References
 from warpsmith.records import (
@@ -36,6 +37,7 @@ class Trial:
     device: Device
     references: References
     budget: int
+    blocks: Blocks | None = None
     plan: BoundPlan = field(default_factory=lambda: BoundPlan((), ()))
     build: Build | None = None
     first: Execution | None = None
@@ -75,11 +77,16 @@ class Trial:
         failure = conduct(execution, stage, reference)
         if failure is not None:
             return failure
-        comparison = compare(reference, execution.outputs, self.task.tolerance)
+        comparison = self._compare(reference, execution)
         self.families.append(comparison.result)
         if comparison.mismatch is None:
             return None
         return self._explain(stage, reference, comparison, execution, fill)
+
+    def _compare(self, reference: Reference, execution: Execution) -> Comparison:
+        if self.blocks is None:
+            return compare(reference, execution.outputs, self.task.tolerance)
+        return compare_blocks(self.blocks, reference.family, reference.seed, reference.arguments, execution.outputs)
 
     def _explain(
         self, stage: Stage, reference: Reference, comparison: Comparison, execution: Execution, fill: int
