@@ -14,6 +14,7 @@ from warpsmith.errors import MachineError, TaskError
 from warpsmith.judge import sandbox
 from warpsmith.judge.foreign import judge_foreign
 from warpsmith.judge.foreign.calls import Patch
+from warpsmith.judge.foreign.claims import profile_of
 from warpsmith.judge.foreign.driver import decode, encode
 from warpsmith.judge.foreign.form import form_of, matched
 from warpsmith.judge.foreign.series import Series, least_seconds
@@ -335,3 +336,10 @@ def test_timed_contents_are_never_the_same(doubled: Task) -> None:
     patches = [series._patch(first) for _ in range(2)]
     assert not torch.equal(patches[0].applied(first)[0], patches[1].applied(first)[0])
     assert not torch.equal(first[0], series._fresh()[0])
+
+
+def test_library_calls_are_told_apart_from_own_work() -> None:
+    profile = profile_of([("aten.addmm.default", 2), ("aten.addmm.out", 1), ("aten.view.default", 5)], ["a note"])
+    assert dict(profile.metrics) == {"library calls": 3.0, "operators": 8.0}
+    assert profile.bottleneck == "library calls" and "addmm" in profile.advice and "a note" in profile.advice
+    assert "Nothing was noted" in profile_of([("aten.view.default", 1)], []).advice

@@ -55,23 +55,30 @@ def run(source: str, graph: Graph, arguments: Mapping[str, torch.Tensor]) -> dic
 
 
 def check(
-    task: Task, results: Sequence[torch.Tensor], changed: Mapping[str, torch.Tensor], file: str | None = None
+    task: Task,
+    results: Sequence[torch.Tensor],
+    changed: Mapping[str, torch.Tensor],
+    file: str | None = None,
+    where: str = "cpu",
 ) -> None:
     """Execute the functional source of `task` and compare it with what the module itself computed.
 
-    `results` are the module's own outputs in order; `changed` its parameters and buffers after the call, by name.
+    It runs on the device `where`, on which the module ran. `results` are the module's own outputs in order; `changed`
+    its parameters and buffers after the call, by name.
     Raises TaskError where they differ by more than the reassociation of a sum can explain: the module then does
     something that its export does not show.
     """
     graph = task.graph
-    got = run(task.functional_source, graph, {**task.state, **task.examples})
+    given = {name: value.to(where) for name, value in {**task.state, **task.examples}.items()}
+    with torch.device(where):
+        got = run(task.functional_source, graph, given)
     new = dict(graph.updates)
     expected = dict(zip((spec.name for spec in graph.results), results))
     for old, name in new.items():
         if old in changed:
             expected[name] = changed[old]
     for old, value in changed.items():
-        if old not in new and old in task.state and not _same(task.state[old], value):
+        if old not in new and old in task.state and not _same(given[old], value):
             raise TaskError(f"the module changes {old}, but its export does not", file=file)
     for name, value in expected.items():
         problem = _difference(got[name], value)

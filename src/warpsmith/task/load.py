@@ -123,7 +123,15 @@ def _task(
     _check_state(module, file)
     line = line_of(type(module).forward, file)
     call = bind(inspect.signature(module.forward), examples, file, line)
-    expected, changed = _run(module, call, file)
+    where = _place(module, call)
+    try:
+        expected, changed = _run(module, call, file, where)
+    except TaskError:
+        if where == "cpu":
+            raise
+        # A tensor that the module keeps outside of its state stays on the CPU; or the GPU is too full.
+        where = "cpu"
+        expected, changed = _run(module, call, file, where)
     names = _output_names(expected, file, line)
     exported = export(module, call.args, call.kwargs, file, type(module).__name__)
     captured = capture(exported, list(call.tensors), list(names), file)
@@ -143,14 +151,31 @@ def _task(
     )
     after = {captured.names[target]: value for target, value in changed.items() if target in captured.names}
     with Blame(f"the functional form of {name}", file):
-        check(task, [*names.values()], after, file)
+        check(task, [*names.values()], after, file, where)
     return task
 
 
-def _run(module: torch.nn.Module, call: Call, file: str | None) -> tuple[object, Mapping[str, torch.Tensor]]:
+_LARGE = 64 << 20
+"""Bytes of inputs and state from which on a GPU, where there is one, is worth the copying."""
+
+
+def _place(module: torch.nn.Module, call: Call) -> str:
+    """Return where to run the module once: large ones take minutes on a CPU."""
+    held = [*module.parameters(), *module.buffers(), *call.tensors.values()]
+    if sum(tensor.nbytes for tensor in held) < _LARGE or not torch.cuda.is_available():
+        return "cpu"
+    return "cuda"
+
+
+def _run(
+    module: torch.nn.Module, call: Call, file: str | None, where: str
+) -> tuple[object, Mapping[str, torch.Tensor]]:
     """Run the module once on copies. Return its result, and its state and inputs by name as forward left them."""
-    before = {name: value.detach().clone() for name, value in (*module.named_parameters(), *module.named_buffers())}
-    copies = torch.utils._pytree.tree_map_only(torch.Tensor, torch.clone, (call.args, call.kwargs))
+    state = (*module.named_parameters(), *module.named_buffers())
+    before = {name: value.detach().to(where, copy=True) for name, value in state}
+    copies = torch.utils._pytree.tree_map_only(
+        torch.Tensor, lambda value: value.to(where, copy=True), (call.args, call.kwargs)
+    )
     tensors = [leaf for leaf in torch.utils._pytree.tree_leaves(copies) if isinstance(leaf, torch.Tensor)]
     with quiet(), torch.no_grad(), Blame(f"{type(module).__name__}.forward", file):
         result = torch.func.functional_call(module, before, copies[0], copies[1])

@@ -21,6 +21,7 @@ import torch
 
 from warpsmith.device.catalog import GPUS
 from warpsmith.judge.foreign.calls import Caller
+from warpsmith.judge.foreign.claims import profile_of
 from warpsmith.judge.foreign.form import Form, form_of, matched
 from warpsmith.judge.foreign.process import Fault, template
 from warpsmith.judge.foreign.series import Series
@@ -36,14 +37,6 @@ from warpsmith.task import bound, draw, evaluate, families_for
 
 NOMINAL = "nominal"
 _MOST_SOURCE = 1 << 20
-_LIBRARY_NAMES = """
-    mm bmm addmm baddbmm addmv mv dot matmul linear einsum convolution conv1d conv2d conv3d conv_transpose2d
-    _scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention
-    _scaled_dot_product_flash_attention_for_cpu scaled_dot_product_attention _softmax _log_softmax native_layer_norm
-    native_group_norm native_batch_norm _native_batch_norm_legit cumsum cumprod sort topk gelu silu mish
-    max_pool2d_with_indices avg_pool2d mean sum amax amin logsumexp var std relu sigmoid tanh
-"""
-_LIBRARY = frozenset(_LIBRARY_NAMES.split())
 _LIMITS = Limits()
 
 Mode = Literal["given", "constructed", "own"]
@@ -66,10 +59,11 @@ def judge_foreign(
 
     `seed` fixes which inputs are drawn; take one that a solution cannot guess. `families` defaults to all that say
     something about the task. `init` are the constructor's arguments where the task's file does not give them. `gpu`
-    is what `device` is, for the physical bound; for a CPU the fastest GPU known stands in. Hold the GPU meanwhile
-    (`Device.exclusive`). `references` may be shared
-    between solutions. Raises MachineError where this machine cannot make a sandbox, unless `unsandboxed` says that
-    what there is will do; TaskError where the task's arguments cannot be sent to another process.
+    is what `device` is, for the physical bound; for a CPU the fastest GPU known stands in. `references` may be shared
+    between solutions. Whoever names a GPU holds it meanwhile (`Device.exclusive`).
+
+    Raises MachineError where this machine cannot make a sandbox, unless `unsandboxed` says that what there is will do;
+    TaskError where the task's arguments cannot be sent to another process; ValueError for a GPU without `gpu`.
     """
     accelerated = torch.device(device).type == "cuda"
     if accelerated and gpu is None:
@@ -179,20 +173,20 @@ class _Trial:
     def _run(self) -> Failure | None:
         """Call on the task's own inputs and parameters; find out which parameters it can be given."""
         failure = self._verify(Stage.RUN, self._first())
-        if failure is not None and failure.reason == "wrong_value" and self.mode == "given":
-            return self._verify_constructed(failure)
-        if failure is None and self.mode == "given" and self.names:
+        if failure is not None:
+            return failure
+        if self.mode == "given" and self.names:
             seed = self.references.seed_for(NOMINAL, self.key)
             drawn = self._verify(Stage.RUN, self.references.get(NOMINAL, seed))
             if drawn is not None:
-                return self._verify_constructed(drawn)
-        return failure or self._aliased()
+                return self._verify_constructed(drawn) if drawn.mismatch is not None else drawn
+        return self._aliased()
 
     def _verify_constructed(self, failure: Failure) -> Failure | None:
         """Let it keep the weights that it was constructed with; what is all one value there must still be read."""
         self.caller.build(self.source)
         self.mode = "constructed"
-        again = self._verify(Stage.RUN, self._reference(NOMINAL, 1))
+        again = self._verify(Stage.RUN, self._base())
         if again is not None:
             return replace(failure, message=failure.message + self._why_parameters(again))
         self.notes.append("it prepares weights in its constructor, so it was judged on those of seed 42 only")
@@ -216,13 +210,9 @@ class _Trial:
         return replace(failure, message=failure.message + " One call alone was right, two in a row were not.")
 
     def _pair(self) -> Failure | None:
-        reference = self._first() if self.mode != "constructed" else self._reference(NOMINAL, 1)
-        other = self._reference(NOMINAL, self.references.seed_for(NOMINAL, self.key))
-        if self.mode == "given":
-            other = replace(other, arguments={**other.arguments, **self._state(reference.arguments)})
-            other = self._refer(NOMINAL, other.seed, other.arguments)
-        elif self.mode == "constructed":
-            other = self._refer(NOMINAL, other.seed, {**other.arguments, **self._state(reference.arguments)})
+        reference = self._base()
+        other = self._reference(NOMINAL, self.references.seed_for(NOMINAL, self.key) ^ 1)
+        other = self._refer(NOMINAL, other.seed, {**other.arguments, **self._state(reference.arguments)})
         self.caller.set_state(self._given(reference), self.names)
         both = [self._inputs(each.arguments) for each in (reference, other)]
         self.caller.load(both)
@@ -262,7 +252,7 @@ class _Trial:
         return None
 
     def _time(self, gpu: GpuSpec, name: str) -> Failure | None:
-        base = self._first() if self.mode != "constructed" else self._reference(NOMINAL, 1)
+        base = self._base()
         state = self._state(base.arguments)
         self.caller.set_state(self._given(base), self.names)
         first_seed = 1 + int(digest("timed", str(self.seed), self.key)[:6], 16)
@@ -285,15 +275,7 @@ class _Trial:
         """Say which of PyTorch's own operators do the work, as far as the solution's process tells."""
         first = self._first()
         self.caller.load([self._inputs(first.arguments)])
-        used = {name.split(".")[1] if "." in name else name: count for name, count in self.caller.operators()}
-        library = sorted(name for name in used if name in _LIBRARY)
-        count = sum(used[name] for name in library)
-        if library:
-            self.notes.append(f"PyTorch's own {', '.join(library)} does work of the call")
-        said = f"Noted: {'; '.join(self.notes)}." if self.notes else "Nothing was noted."
-        bottleneck = "library calls" if library else "host code"
-        metrics = (("library calls", float(count)), ("operators", float(sum(used.values()))))
-        self.profile = Profile(metrics, bottleneck, f"Host code: not contained. {said}")
+        self.profile = profile_of(self.caller.operators(), self.notes)
         return None
 
     # --------------------------------------------------------------------------------------------------------- details
@@ -333,6 +315,11 @@ class _Trial:
 
     def _first(self) -> Reference:
         return self.references.get(NOMINAL, 0)
+
+    def _base(self) -> Reference:
+        """What calls in a row start from: the task's own inputs and state, or the state that it can be given."""
+        seed = self.references.seed_for(NOMINAL, self.key) if self.mode == "constructed" else 0
+        return self._reference(NOMINAL, seed) if seed else self._first()
 
     def _reference(self, family: str, seed: int) -> Reference:
         """What is due with the parameters that this solution can be given."""
