@@ -147,15 +147,20 @@ def _leave_what_there_is(task: Any, settings: Settings, console: Console) -> Non
 @app.command()
 @_speaks_plainly
 def judge(
-    folder: Annotated[Path, typer.Argument(help="Folder with kernel.cu and plan.toml.")],
-    task: Annotated[str, typer.Option(help="FILE.py or FILE.py:Class that the program stands for.")],
+    candidate: Annotated[
+        Path, typer.Argument(help="Folder with kernel.cu and plan.toml, or FILE.py with a KernelBench solution.")
+    ],
+    task: Annotated[str, typer.Option(help="FILE.py or FILE.py:Class that the candidate stands for.")],
     device: Device = None,
     simulate: Simulate = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the inputs.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the inputs of a program.")] = None,
+    thorough: Annotated[bool, typer.Option("--thorough", help="Use NVIDIA's sanitizer and profiler as well.")] = False,
     tunable: Annotated[list[str] | None, typer.Option("--set", help="A tunable's value, as NAME=VALUE.")] = None,
 ) -> int:
-    """Judge a program that somebody wrote."""
+    """Judge a program, or a solution with host code, that somebody wrote."""
     settings = load_settings(device=device, simulate=simulate, seed=seed)
+    if candidate.suffix == ".py":
+        return _judge_foreign(candidate, task, settings, Console())
     values = _assignments(tunable or [])
     from warpsmith.device.choose import choose
     from warpsmith.judge import Judge, judge_folder, render
@@ -164,12 +169,41 @@ def judge(
 
     choice, loaded = choose(settings.device, simulate=settings.simulate), load_task(task)
     builder = Builder(settings.cache)
+    made = choice.device(builder)
     try:
-        judged = judge_folder(Judge(loaded, choice.device(builder), builder, seed=settings.seed), folder, values)
+        judging = Judge(loaded, made, builder, seed=settings.seed, every_family=thorough, thorough=thorough)
+        judged = judge_folder(judging, candidate, values)
     finally:
+        made.close()
         builder.close()
     Console().print(render(judged.verdict, judged.candidate))
     return 0 if judged.verdict.passed else FAILED
+
+
+def _judge_foreign(file: Path, target: str, settings: Settings, console: Console) -> int:
+    """Judge a KernelBench solution: on the GPU of this machine, or else on the CPU, in a sandbox either way."""
+    import secrets
+    from contextlib import nullcontext
+
+    from warpsmith.device.choose import choose
+    from warpsmith.device.cuda.lock import gpu_lock
+    from warpsmith.judge import render
+    from warpsmith.judge.foreign import judge_foreign
+    from warpsmith.task import load_task
+
+    present = choose(settings.device, simulate=settings.simulate).present
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read: {error}") from None
+    task = load_task(target)
+    # Host code could find a seed that it can guess.
+    seed = secrets.randbits(31)
+    with gpu_lock(present.uuid) if present else nullcontext():
+        where = f"cuda:{present.ordinal}" if present else "cpu"
+        verdict = judge_foreign(task, text, device=where, seed=seed, gpu=present.spec if present else None)
+    console.print(render(verdict))
+    return 0 if verdict.passed else FAILED
 
 
 def _assignments(texts: list[str]) -> dict[str, int]:

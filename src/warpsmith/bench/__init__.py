@@ -5,7 +5,7 @@ from warpsmith.bench.display import LiveWatcher, PlainWatcher, Watcher, watcher_
 from warpsmith.bench.entries import Entry, discover
 from warpsmith.bench.folder import Bench, BenchFolder, load_bench
 from warpsmith.bench.regime import regime
-from warpsmith.bench.report import render_bench, render_contrast_html
+from warpsmith.bench.report import render_bench, render_contrast_html, write_bench, write_contrast
 from warpsmith.bench.row import BaselineTime, Machine, Row, RunRecord, Session
 from warpsmith.bench.run import Options, run_bench
 from warpsmith.bench.scores import Against, Score, score, scores
@@ -42,4 +42,6 @@ __all__ = [
     "score",
     "scores",
     "watcher_for",
+    "write_bench",
+    "write_contrast",
 ]

@@ -141,6 +141,7 @@ class _Attempt:
             fingerprint=order.fingerprint,
             level=order.level,
             number=order.number,
+            device=row.device if row.passed else self._device,
         )
 
     def _finished(self, problem: str) -> Row | None:

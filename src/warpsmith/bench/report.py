@@ -15,9 +15,11 @@ from warpsmith.bench.folder import Bench, load_bench
 from warpsmith.bench.row import Row
 from warpsmith.bench.scores import BASELINES, THRESHOLDS, scores
 from warpsmith.bench.tables import contrast_facts, pair_cells, regime_words, speed_cells
+from warpsmith.errors import SettingsError
 from warpsmith.explore import words
 from warpsmith.version import own_version
 
+REPORT = "bench.html"
 SOURCES = ("measured", "estimated")
 
 
@@ -62,6 +64,24 @@ def render_contrast_html(contrast: Contrast) -> str:
             regimes=(regime_words(contrast.first), regime_words(contrast.second)),
         )
     )
+
+
+def write_bench(folder: str | Path) -> Path:
+    """Write `bench.html` into the folder of a run, and return it. Raises UserError where the folder holds none."""
+    return _write(Path(folder) / REPORT, render_bench(folder))
+
+
+def write_contrast(contrast: Contrast, file: str | Path) -> Path:
+    """Write two runs beside each other to a file, and return it."""
+    return _write(Path(file), render_contrast_html(contrast))
+
+
+def _write(file: Path, text: str) -> Path:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"cannot write {file}: {error.strerror}") from error
+    return file
 
 
 def _groups(rows: Sequence[Row]) -> list[tuple[str, Sequence[Row]]]:

@@ -42,7 +42,8 @@ class Row:
     """What came of one task.
 
     `status`: `passed`; `wrong`, nothing passed the judge; `unsupported`, an operator that no author can lower;
-    `task_error`, the file cannot be used; `machine_error`; `timeout`; `crashed`, the process ended without an answer.
+    `task_error`, the file cannot be used; `machine_error`; `timeout`, no verdict or no answer in the time there was;
+    `crashed`, the process ended without an answer.
     `kind` is `pure` where our kernels do all of the work, `hybrid` where a library does a part. `seconds` is the median
     of one call with its 95 % interval, `bound` the speed of light in seconds; `timing` says whether they belong to a
     measurement on `device` or to an estimate for it. `judged` counts candidates, `first_pass` and `spent` are seconds

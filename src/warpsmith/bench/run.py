@@ -14,7 +14,7 @@ from warpsmith.bench.machine import this_machine
 from warpsmith.bench.order import Order, now
 from warpsmith.bench.regime import regime
 from warpsmith.bench.row import Machine, Row, RunRecord, Session
-from warpsmith.device.catalog import gpu
+from warpsmith.device.choose import choose
 from warpsmith.settings import Settings
 
 GRACE = 600.0
@@ -58,11 +58,15 @@ def run_bench(
     Raises SettingsError for an unknown device, or for a folder that holds another run or cannot be written.
     """
     options = options or Options()
+    choice = choose(settings.device, simulate=settings.simulate)
     record = RunRecord(
         suite=str(Path(suite).absolute()),
         regime=regime(entries),
-        device=gpu(settings.device).name,
-        settings=tuple((name, str(getattr(settings, name))) for name in _RECORDED),
+        device=choice.spec.name,
+        settings=(
+            ("timing", "measured" if choice.measures else "estimated"),
+            *((name, str(getattr(settings, name))) for name in _RECORDED),
+        ),
         machine=machine or this_machine(),
         tasks=tuple(entry.name for entry in entries),
         sessions=(Session(options.command, now()),),

@@ -68,15 +68,17 @@ def _summary(found: Sequence[Score]) -> Table:
             _NONE if score.share is None else percent(score.share),
             clock(score.spent),
         )
-    table.add_section()
     return table
 
 
 def _speed(found: Sequence[Score]) -> Table:
     titles = ("compared", "faster", "slower", "mean", "median", *(f"fast {p:g}" for p in THRESHOLDS))
     table = _table("against", titles)
+    compared = {each.baseline for score in found for each in score.against if each.compared}
     for score in found:
         for each in score.against:
+            if each.baseline not in compared:
+                continue
             table.add_row(f"{score.label}, {each.baseline}", *speed_cells(score, each))
     return table
 

@@ -78,9 +78,7 @@ def work(order: Order, tell: Tell, compare: Compare = no_comparison, examine: Ex
     except UnsupportedOperator as error:
         return _failed(order, watch, settings, "unsupported", str(error))
     except NothingPassed as error:
-        # No verdict at all is not the author's fault.
-        status: Status = "machine_error" if watch.tally.lost and not watch.tally.judged else "wrong"
-        return _failed(order, watch, settings, status, f"{error}: {_reasons(watch.tally)}")
+        return _failed(order, watch, settings, _without_pass(watch.tally), f"{error}: {_reasons(watch.tally)}")
     except UserError as error:
         unusable = isinstance(error, TaskError) and not _lacked_memory(error)
         return _failed(order, watch, settings, "task_error" if unusable else "machine_error", str(error))
@@ -173,6 +171,13 @@ def _failed(order: Order, watch: _Watch, settings: Settings, status: Status, mes
         bound=watch.tally.bound.seconds if watch.tally.bound else None,
         judged=watch.tally.judged,
     )
+
+
+def _without_pass(tally: Tally) -> Status:
+    """Say whose fault it is that nothing passed: where there is not one verdict, no program was wrong."""
+    if tally.judged or tally.recalled:
+        return "wrong"
+    return "machine_error" if tally.lost else "timeout"
 
 
 def _reasons(tally: Tally) -> str:

@@ -75,7 +75,7 @@ def serve(pipe: Connection, setup: WorkerSetup) -> None:
     """Answer candidates with verdicts until the other end closes."""
     os.setpgid(0, 0)
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="warpsmith-builds-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="builds-", dir=Path(setup.task_file).parent) as temporary:
         cache = Path(setup.cache_dir) if setup.cache_dir is not None else Path(temporary)
         try:
             judge, builder = _judge(setup, cache)

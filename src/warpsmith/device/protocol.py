@@ -53,6 +53,10 @@ class Device(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """End what belongs to the device."""
+        ...
+
     def exclusive(self) -> AbstractContextManager[object]:
         """Hold the device: nobody else verifies or times on it meanwhile."""
         ...

@@ -297,16 +297,25 @@ class Judge:
         return None
 
     def _measure(self, trial: Trial, device: CudaDevice) -> Failure | None:
-        """Time a program by series of verified calls."""
-        graph, seed = self.task.graph, self._fill(trial, 1000)
+        """Time a program by series of verified calls; once more where the runner was ended from outside."""
         try:
-            series = device.series(trial.built, trial.plan, graph.arguments, graph.results, seed)
-            least = least_seconds(self._bound, device.spec, series.calls)
-            limits = Limits(seconds_for(self._budget), least)
-            timing = measure(series, self._timed(device), limits, seed, device.spec.name, device.watch.state)
+            return self._measure_once(trial, device)
+        except Fault as fault:
+            device.recover()
+            if fault.name != "died":
+                return fault_failure(fault)
+        try:
+            return self._measure_once(trial, device)
         except Fault as fault:
             device.recover()
             return fault_failure(fault)
+
+    def _measure_once(self, trial: Trial, device: CudaDevice) -> Failure | None:
+        graph, seed = self.task.graph, self._fill(trial, 1000)
+        series = device.series(trial.built, trial.plan, graph.arguments, graph.results, seed)
+        least = least_seconds(self._bound, device.spec, series.calls)
+        limits = Limits(seconds_for(self._budget), least)
+        timing = measure(series, self._timed(device), limits, seed, device.spec.name, device.watch.state)
         if isinstance(timing, Failure):
             return timing
         trial.timing, trial.spans = timing, series.launch_seconds

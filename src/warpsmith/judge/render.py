@@ -27,6 +27,14 @@ def render(verdict: Verdict, candidate: Candidate | None = None, admission: Admi
         parts.append(_failure(verdict.failure, source))
     if verdict.families:
         parts.append(_families(verdict))
+    if not verdict.contained:
+        parts.append(Text("host code: not contained. Its process could not be kept from everything.", style="yellow"))
+    if verdict.sanitized:
+        parts.append(Text.assemble(("Sanitized ", "bold"), f"by {verdict.sanitized}."))
+    elif verdict.passed and verdict.timing is not None and verdict.timing.source == "measured" and verdict.contained:
+        parts.append(Text("No sanitizer has looked at it: the task is too large for the simulator.", style="yellow"))
+    if verdict.timing is not None and verdict.timing.clocks_of:
+        parts.append(_clocks(verdict.timing))
     if verdict.profile is not None:
         parts.append(Text.assemble(("Bottleneck ", "bold"), f"{verdict.profile.bottleneck}. {verdict.profile.advice}"))
     if admission is not None and not (admission.admitted and admission.nominal):
@@ -51,6 +59,18 @@ def quote(source: str, line: int, column: int = 0) -> str:
     if column < 1:
         return text
     return text + "\n" + " " * (len(prefix) - 2) + "| " + " " * (column - 1) + "^"
+
+
+def _clocks(timing: Timing) -> Text:
+    """Return what each clock says, and what the GPU did meanwhile."""
+    clocks = ", ".join(f"{name} {_micro(seconds)}" for name, seconds in timing.clocks_of)
+    text = Text.assemble(("Clocks ", "bold"), clocks)
+    if timing.states:
+        last = timing.states[-1]
+        text.append(f"; SM {last.sm_clock} MHz, memory {last.memory_clock} MHz, {last.temperature} °C")
+        reasons = sorted({reason for state in timing.states for reason in state.throttle})
+        text.append(f"; throttled: {', '.join(reasons)}" if reasons else "")
+    return text
 
 
 def _micro(seconds: float) -> str:

@@ -136,12 +136,16 @@ class CudaDevice:
         Raises MachineError where the GPU itself does not work.
         """
         started = time.perf_counter()
-        try:
-            arena = self.ready(build, plan, specs_of(inputs), outputs)
-            return self._call(arena, inputs, fill, seconds_for(budget), started)
-        except Fault as fault:
-            self._forget()
-            return Execution({}, (), (), (finding_of(fault, plan),), (), time.perf_counter() - started)
+        for attempt in range(2):
+            try:
+                arena = self.ready(build, plan, specs_of(inputs), outputs)
+                return self._call(arena, inputs, fill, seconds_for(budget), started)
+            except Fault as fault:
+                self._forget()
+                # Device code cannot end a process, so somebody else did; if it happens again it is no accident.
+                if fault.name != "died" or attempt:
+                    return Execution({}, (), (), (finding_of(fault, plan),), (), time.perf_counter() - started)
+        raise AssertionError("unreachable")
 
     def _call(
         self, arena: Arena, inputs: Mapping[str, torch.Tensor], fill: int, seconds: float, started: float

@@ -40,6 +40,11 @@ class RunnerProcess:
 
     def start(self) -> None:
         """Make sure that a runner is there. Raises MachineError where none can be started."""
+        if self._child is not None and not self._child.alive:
+            self.kill()
+        if self._spare is not None and not self._spare.alive:
+            self._spare.kill()
+            self._spare = None
         if self._child is not None and self._ready:
             return
         if self._child is None:

@@ -11,6 +11,7 @@ quarter of a second.
 from __future__ import annotations
 
 import ctypes
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,8 @@ from warpsmith.device.cuda.driver import DriverError, checked, start
 _OPT_IN = 48 * 1024
 """Bytes of dynamic shared memory from which on a kernel must be told that it may have so much."""
 _HEAP = 1 << 20
+_PR_SET_PDEATHSIG = 1
+"""linux/prctl.h: a runner that waits for an endless kernel would not notice that nobody waits for it any more."""
 _LARGEST_READ = 1 << 30
 
 Answer = tuple[dict[str, Any], tuple[bytes, ...]]
@@ -272,7 +275,8 @@ class Runner:
 
 
 def main(ordinal: int, reads: int, writes: int) -> None:
-    """Answer messages until the other end closes."""
+    """Answer messages until the other end closes. Where the parent dies, the kernel ends this process as well."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         runner = Runner(ordinal)
     except DriverError as error:

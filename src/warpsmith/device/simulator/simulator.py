@@ -153,6 +153,9 @@ class Simulator:
         major, minor = self._spec.compute_capability
         return f"sm_{major}{minor}"
 
+    def close(self) -> None:
+        """There is nothing to end."""
+
     def exclusive(self) -> AbstractContextManager[object]:
         """Nobody disturbs a simulation."""
         return nullcontext()
