@@ -34,6 +34,9 @@ class FakeDevice:
     where = "cpu"
     architecture = "sm_90"
 
+    def close(self) -> None:
+        pass
+
     def exclusive(self) -> AbstractContextManager[object]:
         return nullcontext()
 

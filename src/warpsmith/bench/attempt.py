@@ -172,7 +172,7 @@ class _Attempt:
             try:
                 message, _ = self._child.receive(self._limits.seconds + 10 * self._limits.wind_down, max_blob=0)
             except wire.Closed:
-                self._messages.put(f"{self._child.epitaph()}")
+                self._messages.put(_last_line_first(self._child.epitaph()))
                 return
             except wire.Late:
                 self._messages.put("said nothing for too long")
@@ -183,3 +183,10 @@ class _Attempt:
             self._messages.put(message)
             if message.get("last"):
                 return
+
+
+def _last_line_first(epitaph: str) -> str:
+    """Put the last line of what a process printed before the rest of it: of a traceback it says the most."""
+    how, _, printed = epitaph.partition(": ")
+    lines = printed.splitlines()
+    return f"{how}: {lines[-1]}\n{printed}" if len(lines) > 1 else epitaph

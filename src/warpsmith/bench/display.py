@@ -20,6 +20,7 @@ from warpsmith.explore.words import clock, duration, percent
 _BAR = 28
 _LAST = 6
 _LINE = 160
+_MESSAGE = 300
 
 
 class Watcher:
@@ -140,14 +141,19 @@ def watcher_for(console: Console) -> Watcher:
 def describe(row: Row) -> str:
     """Say in a line what came of a task."""
     if row.seconds is None:
-        return f"{row.status.replace('_', ' ')}: {' '.join(row.message.split())}"
+        return f"{row.status.replace('_', ' ')}: {_first_words(row.message)}"
     where = "measured on" if row.timing == "measured" else "estimated for"
     parts = [f"{duration(row.seconds)} {where} {row.device}"]
     if row.share is not None:
         parts.append(f"{percent(row.share)} of the bound")
     parts += [f"{found.ratio:.2f}× {name}" for name in ("eager", "best") if (found := row.against(name)) is not None]
-    parts += [part for part in (*row.marks, row.message) if part]
+    parts += [part for part in (*row.marks, _first_words(row.message)) if part]
     return ", ".join(parts)
+
+
+def _first_words(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _MESSAGE else line[: _MESSAGE - 1] + "…"
 
 
 def _counts(rows: Sequence[Row]) -> Text:

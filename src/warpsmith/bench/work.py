@@ -84,8 +84,11 @@ def work(order: Order, tell: Tell, compare: Compare = no_comparison, examine: Ex
         return _failed(order, watch, settings, "task_error" if unusable else "machine_error", str(error))
     except MachineError as error:
         return _failed(order, watch, settings, "machine_error", f"{type(error).__name__}: {error}")
-    except MemoryError:
-        return _failed(order, watch, settings, "machine_error", "not enough memory")
+    except (MemoryError, RuntimeError) as error:
+        # PyTorch has no type of its own for what the CPU lacks; everything else is a bug, and shall be seen as one.
+        if not _lacked_memory(error):
+            raise
+        return _failed(order, watch, settings, "machine_error", f"not enough memory: {error}")
     except KeyboardInterrupt:
         return _failed(order, watch, settings, "timeout", f"stopped before anything passed: {_reasons(watch.tally)}")
     return _completed(order, watch, result, tell, compare, examine)
@@ -129,6 +132,10 @@ def _completed(order: Order, watch: _Watch, result: Result, tell: Tell, compare:
         row = replace(row, baselines=baseline_times(baselines), comparisons=comparisons)
     except (MachineError, UserError) as error:
         row = replace(row, message=short(f"passed, but {type(error).__name__}: {error}"))
+    except (MemoryError, RuntimeError) as error:
+        if not _lacked_memory(error):
+            raise
+        row = replace(row, message=short(f"passed, but there was not enough memory to compare it: {error}"))
     except KeyboardInterrupt:
         row = replace(row, message="passed, but stopped before it was compared with the baselines")
     if row.timing == "measured" and row.against("best") is None:

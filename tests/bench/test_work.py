@@ -1,0 +1,186 @@
+"""The process of a task turns whatever a search does into a row that says so."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.bench.stories import MACHINE, compared
+from tests.samples import BOUND, TASK, candidate, failed, passed
+from warpsmith import wire
+from warpsmith.bench import Options, PlainWatcher, discover, run_bench, work
+from warpsmith.bench.order import Order, decode_order, encode_order
+from warpsmith.bench.row import NOT_COMPARED, Row, decode_row
+from warpsmith.errors import MachineError, NothingPassed, SettingsError, TaskError, UnsupportedOperator
+from warpsmith.evolve import CandidateJudged, CandidateLost, Observer, TaskLoaded
+from warpsmith.optimize import Result
+from warpsmith.records import Baseline, Judged, Launch, Plan, Program, Timing
+from warpsmith.settings import load_settings
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def order(tmp_path: Path) -> Order:
+    settings = load_settings(archive=str(tmp_path / "archive.db"), cache=tmp_path / "cache").model_dump_json()
+    return Order("level1/1_relu", "relu.py", "hash", "print", settings, str(tmp_path / "results"), 1, 1, None)
+
+
+def result(source: str = "estimated") -> Result:
+    drawn = candidate()
+    verdict = passed(drawn)
+    assert verdict.timing is not None
+    timing = Timing((2e-6,), 2e-6, (2e-6, 2e-6), source, "H200")  # type: ignore[arg-type]
+    best = Judged(drawn, replace(verdict, timing=timing))
+    return Result(TASK, BOUND, best, (best,), (best,), "H200", 1, "archive", "time is up", False, 1.0)
+
+
+def done(
+    monkeypatch: pytest.MonkeyPatch, order: Order, outcome: object, events: object = (), **hooks: object
+) -> tuple[Row, list[wire.Message]]:
+    """Do an order where `optimize` tells `events`, then returns or raises `outcome`."""
+    told: list[wire.Message] = []
+
+    def optimize(target: object, *, settings: object, observer: Observer) -> object:
+        for event in events:  # type: ignore[attr-defined]
+            observer(event)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr("warpsmith.bench.work.optimize", optimize)
+    hooks.setdefault("examine", lambda result: ())
+    return work.work(order, told.append, **hooks), told  # type: ignore[arg-type]
+
+
+def no_memory() -> TaskError:
+    try:
+        try:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        except RuntimeError as error:
+            raise TaskError("get_inputs() raised RuntimeError", file="relu.py", line=3) from error
+    except TaskError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (
+            UnsupportedOperator("aten.foo is not supported", file="relu.py", line=4),
+            "unsupported",
+            "relu.py:4: aten.foo",
+        ),
+        (TaskError("forward returns a list", file="relu.py"), "task_error", "forward returns a list"),
+        (no_memory(), "machine_error", "relu.py:3"),
+        (SettingsError("no such GPU"), "machine_error", "no such GPU"),
+        (MachineError("the driver went away"), "machine_error", "MachineError: the driver went away"),
+        (MemoryError(), "machine_error", "not enough memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 6 GiB"), "machine_error", "not enough memory: CUDA out"),
+        (KeyboardInterrupt(), "timeout", "stopped before anything passed"),
+    ],
+)
+def test_every_failure_is_a_row(
+    monkeypatch: pytest.MonkeyPatch, order: Order, error: BaseException, status: str, said: str
+) -> None:
+    row, _ = done(monkeypatch, order, error)
+    assert row.status == status
+    assert said in row.message
+
+
+def test_a_bug_is_not_taken_for_a_result(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
+    with pytest.raises(RuntimeError, match="a bug of ours"):
+        done(monkeypatch, order, RuntimeError("a bug of ours"))
+
+
+def test_nothing_passed_says_why_and_whose_fault_it_is(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
+    drawn = candidate()
+    wrong = [TaskLoaded(TASK, BOUND), *[CandidateJudged(Judged(drawn, failed(drawn)), 0, False)] * 3]
+    row, _ = done(monkeypatch, order, NothingPassed("the search ended before a program passed"), wrong)
+    assert row.status == "wrong" and "3 candidates judged (wrong value ×3)" in row.message
+    assert (row.judged, row.bound) == (3, BOUND.seconds)
+    lost = [CandidateLost(drawn, 0, "a worker died")]
+    row, _ = done(monkeypatch, order, NothingPassed("the search ended"), lost)
+    assert row.status == "machine_error" and "1 lost by the machine" in row.message
+    row, _ = done(monkeypatch, order, NothingPassed("time is up; a larger budget may help"))
+    assert row.status == "timeout" and "larger budget" in row.message, "what was never judged is not wrong"
+    known = [CandidateJudged(Judged(drawn, failed(drawn)), 0, True)]
+    row, _ = done(monkeypatch, order, NothingPassed("nothing new is proposed any more"), known)
+    assert row.status == "wrong"
+
+
+def test_an_estimate_is_compared_with_nothing(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
+    drawn = candidate()
+    events = [CandidateJudged(Judged(drawn, passed(drawn)), 0, True)]
+    row, told = done(monkeypatch, order, result(), events)
+    assert (row.status, row.kind, row.timing, row.seconds) == ("passed", "pure", "estimated", 2e-6)
+    assert row.baselines == () and row.comparisons == () and NOT_COMPARED not in row.marks
+    assert row.marks == ("goes on from an earlier search",), "what an earlier run found is not this run's speed"
+    assert row.first_pass is not None and row.first_pass <= row.spent
+    assert (Path(order.results) / "kernel.cu").is_file()
+    assert NOT_COMPARED not in decode_row(str(next(each["row"] for each in told if "row" in each))).marks
+
+
+def test_the_comparison_of_a_measured_program(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
+    timing = Timing((4e-6,), 4e-6, (3e-6, 5e-6), "measured", "H200")
+    baselines = (Baseline("eager", False, timing), Baseline("compile", True, None, "no graph"))
+    row, told = done(
+        monkeypatch, order, result("measured"), compare=lambda found: (baselines, (compared("eager", 2.0),))
+    )
+    best = row.against("best")
+    assert best is not None and best.ratio == 2.0
+    assert [(each.name, each.seconds, each.problem) for each in row.baselines] == [
+        ("eager", 4e-6, ""),
+        ("compile graph", None, "no graph"),
+    ]
+    assert NOT_COMPARED not in row.marks
+    first = decode_row(str(next(each["row"] for each in told if "row" in each)))
+    assert first.marks == (NOT_COMPARED,), "the row that stands should the comparison crash"
+
+
+@pytest.mark.parametrize("error", [MachineError("no baseline: it hangs"), MemoryError(), KeyboardInterrupt()])
+def test_a_comparison_that_fails_does_not_cost_what_was_found(
+    monkeypatch: pytest.MonkeyPatch, order: Order, error: BaseException
+) -> None:
+    def compare(found: Result) -> object:
+        raise error
+
+    row, _ = done(monkeypatch, order, result("measured"), compare=compare)
+    assert row.passed and NOT_COMPARED in row.marks and row.message.startswith("passed, but")
+    assert row.retriable
+
+
+def test_what_a_reader_must_know_of_the_task_is_a_mark(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
+    row, _ = done(monkeypatch, order, result(), examine=lambda found: ("degenerate: bias",))
+    assert row.marks == ("degenerate: bias",)
+    huge = replace(result(), bound=replace(BOUND, operations=10**12))
+    assert work.dependence(huge) == ("dependence on inputs not examined",)
+
+
+def test_a_step_that_is_no_launch_makes_a_program_hybrid() -> None:
+    launch = Launch("k", ("1",), ("32",), ("out",))
+    assert work.kind_of(Program("", Plan((), (), (), (launch,)))) == "pure"
+    assert work.kind_of(Program("", Plan((), (), (), (launch, "aten.mm")))) == "hybrid"  # type: ignore[arg-type]
+
+
+def test_an_order_comes_back(order: Order) -> None:
+    assert decode_order(encode_order(order)) == order
+
+
+def test_one_example_from_end_to_end(tmp_path: Path) -> None:
+    settings = load_settings(
+        device="H200", simulate=True, budget=600.0, max_candidates=1, workers=1, cache=tmp_path / "cache"
+    )
+    entries = discover(EXAMPLES, select=["gelu"])
+    watcher = PlainWatcher(Console(file=io.StringIO()))
+    bench = run_bench(EXAMPLES, entries, tmp_path / "run", settings, watcher, Options(), MACHINE)
+    (row,) = bench.rows
+    assert row.passed, row.message
+    assert (row.name, row.device, row.timing, row.kind, row.judged) == ("gelu", "H200", "estimated", "pure", 1)
+    assert row.share is not None and 0.0 < row.share <= 1.0
+    assert (tmp_path / "run" / "results" / "gelu" / "report.html").is_file()
+    assert bench.record.regime == "other"
