@@ -78,7 +78,6 @@ def test_a_child_that_hangs_is_late_and_one_that_ends_is_gone(spawn: Spawn) -> N
         spawn("").receive(30.0)
 
 
-@pytest.mark.xfail(strict=True, raises=wire.Closed, reason="wire.send: writing has no time limit")
 def test_a_child_that_reads_nothing_is_late_however_much_it_is_sent(spawn: Spawn) -> None:
     child = spawn("time.sleep(60)")
     # Ends the wait of a test that would never end otherwise.
@@ -140,7 +139,6 @@ def test_the_epitaph_says_how_it_ended_and_what_it_said_last(spawn: Spawn, scrip
     assert child.epitaph() == words
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="epitaph: signal.Signals knows no real-time signals but two")
 def test_the_epitaph_knows_signals_without_a_name(spawn: Spawn) -> None:
     child = spawn("os.kill(os.getpid(), 40)")
     child.wait(30.0)

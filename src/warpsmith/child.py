@@ -74,9 +74,9 @@ class Child:
         """Whether it still runs."""
         return self._process.poll() is None
 
-    def send(self, message: wire.Message, *blobs: bytes) -> None:
-        """Send a message. Raises wire.Closed where the child is gone."""
-        wire.send(self._write, message, *blobs)
+    def send(self, message: wire.Message, *blobs: bytes, seconds: float | None = None) -> None:
+        """Send a message. Raises wire.Closed where the child is gone, wire.Late where it does not read."""
+        wire.send(self._write, message, *blobs, seconds=seconds)
 
     def receive(self, seconds: float, *, max_blob: int = wire.MAX_BLOB) -> tuple[wire.Message, list[bytes]]:
         """Await one message. Raises wire.Closed, wire.Late or wire.Nonsense."""
@@ -86,7 +86,7 @@ class Child:
         self, message: wire.Message, *blobs: bytes, seconds: float, max_blob: int = wire.MAX_BLOB
     ) -> tuple[wire.Message, list[bytes]]:
         """Send a message and await the answer."""
-        self.send(message, *blobs)
+        self.send(message, *blobs, seconds=seconds)
         return self.receive(seconds, max_blob=max_blob)
 
     def close(self) -> None:
@@ -118,7 +118,8 @@ class Child:
         if code is None:
             how = "does not answer"
         elif code < 0:
-            how = f"was ended by {signal.Signals(-code).name}"
+            known = -code in {each.value for each in signal.Signals}
+            how = f"was ended by {signal.Signals(-code).name if known else f'signal {-code}'}"
         else:
             how = f"ended with code {code}"
         self._printed.seek(0)

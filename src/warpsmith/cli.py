@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a judged program did not pass, 2 the caller can mend it, 3
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
@@ -247,13 +248,58 @@ def archive_show(
 
 @app.command()
 @_speaks_plainly
+def bench(
+    suite: Annotated[Path, typer.Argument(help="Checkout of KernelBench, folder of task files, or list of files.")],
+    level: Annotated[list[int] | None, typer.Option(help="Only this level; may be repeated.")] = None,
+    select: Annotated[
+        list[str] | None, typer.Option(help="Only these: 19, 1-20, 2/76 or a name with wildcards; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the run; one that holds a run goes on with it.")] = Path(
+        "warpsmith-out/bench"
+    ),
+    budget: Annotated[float | None, typer.Option(help="Seconds of work for each task.")] = None,
+    device: Device = None,
+    simulate: Simulate = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every choice left to chance.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Judging processes.")] = None,
+    max_candidates: Annotated[int | None, typer.Option(help="Most candidates to judge for each task.")] = None,
+    grace: Annotated[float, typer.Option(min=0.0, help="Seconds a task may take beyond its budget.")] = 600.0,
+    task_memory: Annotated[
+        float | None, typer.Option(min=1.0, help="GB of main memory for one task; by default 4/5 of what there is.")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Run again what failed by fault of the machine.")] = False,
+) -> int:
+    """Run a suite of tasks and report on all of them."""
+    settings = load_settings(
+        budget=budget, device=device, simulate=simulate, seed=seed, workers=workers, max_candidates=max_candidates
+    )
+    from warpsmith.bench import Options, default_memory, discover, render_scores, run_bench, watcher_for, write_bench
+
+    memory = default_memory() if task_memory is None else int(task_memory * 1e9)
+    options = Options(grace=grace, memory=memory, retry=retry, command=tuple(sys.argv))
+    console = Console()
+    entries = discover(suite, level, select)
+    finished = run_bench(suite, entries, out, settings, watcher_for(console), options)
+    console.print(render_scores(finished, out))
+    console.print(f"report: {write_bench(out)}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+@app.command()
+@_speaks_plainly
 def report(
-    key: Annotated[str | None, typer.Argument(help="Key of a task, or its beginning; the latest by default.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Argument(help="Key of a task, or its beginning (by default the latest); or folder of a bench."),
+    ] = None,
+    other: Annotated[Path | None, typer.Argument(help="Folder of another bench, to set beside the first.")] = None,
     device: Device = None,
     out: Out = None,
     archive: ArchivePlace = None,
 ) -> int:
-    """Write the results of a task anew, from what the archive holds."""
+    """Write the report on a task from the archive, on a bench, or on two benches beside each other."""
+    if key is not None and (other is not None or Path(key).is_dir()):
+        return _report_bench(Path(key), other, Console())
     settings = load_settings(device=device, out=out, archive=archive)
     from warpsmith.archive import Archive
     from warpsmith.device.choose import choose
@@ -264,6 +310,28 @@ def report(
         outcome = outcome_from_archive(opened, opened.task_key(key, spec.name), spec)
     folder = write_results(outcome, folder_for(settings.out, outcome.task))
     Console().print(f"{folder}/", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _report_bench(folder: Path, other: Path | None, console: Console) -> int:
+    """Show the figures of one bench or of two, and write the page."""
+    from warpsmith.bench import (
+        compare_benches,
+        load_bench,
+        render_contrast,
+        render_scores,
+        write_bench,
+        write_contrast,
+    )
+
+    if other is None:
+        console.print(render_scores(load_bench(folder), folder))
+        page = write_bench(folder)
+    else:
+        found = compare_benches(folder, other)
+        console.print(render_contrast(found))
+        page = write_contrast(found, other / f"against-{folder.resolve().name}.html")
+    console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

@@ -46,7 +46,7 @@ _PATIENCE = 4
 """How many times the limit of a judgement a thorough one may take."""
 _CONFIRMED = 5
 """How many of the fastest are looked at thoroughly until one passes."""
-_COPIES = 40
+_COPIES = 60
 """How many times the bytes of a task a judge on a GPU may hold: arena, pool, and references with their scatter."""
 
 

@@ -35,14 +35,19 @@ class Nonsense(Exception):
     """The other end sent what is no message, or more than it may."""
 
 
-def send(descriptor: int, message: Message, *blobs: bytes) -> None:
-    """Write one message. Raises Closed where nobody reads any more."""
+def send(descriptor: int, message: Message, *blobs: bytes, seconds: float | None = None) -> None:
+    """Write one message, within `seconds` if given. Raises Closed where nobody reads any more, Late in time."""
+    end = None if seconds is None else time.monotonic() + seconds
     head = json.dumps({**message, "sizes": [len(blob) for blob in blobs]}).encode()
     try:
         for part in (struct.pack(">Q", len(head)), head, *blobs):
             view = memoryview(part)
             while view:
-                view = view[os.write(descriptor, view) :]
+                left = None if end is None else end - time.monotonic()
+                if left is not None and (left <= 0 or not _ready(descriptor, select.POLLOUT, left)):
+                    raise Late
+                # A pipe that can be written to takes this much without waiting.
+                view = view[os.write(descriptor, view if left is None else view[: select.PIPE_BUF]) :]
     except OSError as error:
         raise Closed from error
 
@@ -58,18 +63,24 @@ def receive(
     try:
         message = json.loads(_exactly(descriptor, length, end))
         sizes = [int(size) for size in message.pop("sizes")]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise Nonsense(f"a message that is no JSON object: {error}") from error
     if any(size < 0 for size in sizes) or sum(sizes) > max_blob:
         raise Nonsense(f"{sum(sizes)} bytes with a message")
     return message, [_exactly(descriptor, size, end) for size in sizes]
 
 
+def _ready(descriptor: int, what: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, what)
+    return bool(poll.poll(1000 * seconds))
+
+
 def _exactly(descriptor: int, count: int, end: float | None) -> bytes:
     parts: list[bytes] = []
     while count:
         left = None if end is None else end - time.monotonic()
-        if left is not None and (left <= 0 or not select.select([descriptor], [], [], left)[0]):
+        if left is not None and (left <= 0 or not _ready(descriptor, select.POLLIN, left)):
             raise Late
         try:
             part = os.read(descriptor, min(count, 1 << 20))

@@ -129,7 +129,7 @@ def test_the_comparison_of_a_measured_program(monkeypatch: pytest.MonkeyPatch, o
     timing = Timing((4e-6,), 4e-6, (3e-6, 5e-6), "measured", "H200")
     baselines = (Baseline("eager", False, timing), Baseline("compile", True, None, "no graph"))
     row, told = done(
-        monkeypatch, order, result("measured"), compare=lambda found: (baselines, (compared("eager", 2.0),))
+        monkeypatch, order, result("measured"), compare=lambda found, settings: (baselines, (compared("eager", 2.0),))
     )
     best = row.against("best")
     assert best is not None and best.ratio == 2.0
@@ -146,7 +146,7 @@ def test_the_comparison_of_a_measured_program(monkeypatch: pytest.MonkeyPatch, o
 def test_a_comparison_that_fails_does_not_cost_what_was_found(
     monkeypatch: pytest.MonkeyPatch, order: Order, error: BaseException
 ) -> None:
-    def compare(found: Result) -> object:
+    def compare(found: Result, settings: object) -> object:
         raise error
 
     row, _ = done(monkeypatch, order, result("measured"), compare=compare)

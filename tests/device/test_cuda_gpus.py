@@ -90,7 +90,6 @@ def test_peaks_of_an_unknown_model_are_derived() -> None:
     assert all(asdict(spec).values()), "a zero would make a bound infinite"
 
 
-@pytest.mark.xfail(strict=True, reason="spec_from: an H100 NVL is taken for an H100 SXM, whose memory is slower")
 def test_no_peak_is_below_what_the_hardware_does() -> None:
     attributes = {**H100, "GLOBAL_MEMORY_BUS_WIDTH": 6016}
     spec = spec_from("NVIDIA H100 NVL", 94 * GB, attributes.__getitem__)

@@ -64,11 +64,6 @@ def test_a_device_that_holds_the_gpu_can_take_it_again() -> None:
         pass
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=Timeout,
-    reason="gpu_lock: two locks of one process exclude each other (is_singleton would help)",
-)
 def test_two_devices_of_one_process_share_the_lock() -> None:
     with gpu_lock("GPU-1"), gpu_lock("GPU-1").acquire(timeout=0.05):
         pass

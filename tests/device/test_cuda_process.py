@@ -135,9 +135,6 @@ def test_a_runner_that_died_between_programs_is_replaced_and_nobody_is_blamed(ma
     assert runner.started == 2 and runner.pid != first
 
 
-@pytest.mark.xfail(
-    strict=True, reason="ask: starts a fresh runner, which has no arena and no program, in mid-conversation"
-)
 def test_no_question_is_answered_by_a_runner_that_knows_nothing_of_the_ones_before(make: Make) -> None:
     runner = make()
     os.kill(pid_of(runner), signal.SIGKILL)

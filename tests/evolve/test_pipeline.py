@@ -39,7 +39,9 @@ def settings(folder: Path, **values: Any) -> Settings:
 
 def optimize(folder: Path, bench: Bench, observer: events.Observer = events.ignore, **values: Any) -> Result:
     module, x = torch.nn.ReLU(), torch.randn(4)
-    pursuit = Pursuit(module, x, settings(folder, **values), [Hill()], observer, lambda task, choice, chosen, thorough: bench)
+    pursuit = Pursuit(
+        module, x, settings(folder, **values), [Hill()], observer, lambda task, choice, chosen, thorough: bench
+    )
     return blocking(pursuit)
 
 

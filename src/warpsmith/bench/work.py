@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from warpsmith import wire
+from warpsmith.bench.compare import against_module
 from warpsmith.bench.order import Order, decode_order, empty_row, now, short
 from warpsmith.bench.row import NOT_COMPARED, Kind, Row, Status, baseline_times, encode_row
 from warpsmith.errors import MachineError, NothingPassed, TaskError, UnsupportedOperator, UserError
@@ -29,7 +30,7 @@ from warpsmith.optimize import Result, optimize
 from warpsmith.records import Baseline, Comparison, Launch, Program
 from warpsmith.settings import Settings
 
-Compare = Callable[[Result], tuple[tuple[Baseline, ...], tuple[Comparison, ...]]]
+Compare = Callable[[Result, Settings], tuple[tuple[Baseline, ...], tuple[Comparison, ...]]]
 Examine = Callable[[Result], tuple[str, ...]]
 Tell = Callable[[wire.Message], None]
 
@@ -42,7 +43,7 @@ _EXAMINED_BYTES = 1 << 26
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "MemoryError")
 
 
-def no_comparison(result: Result) -> tuple[tuple[Baseline, ...], tuple[Comparison, ...]]:
+def no_comparison(result: Result, settings: Settings) -> tuple[tuple[Baseline, ...], tuple[Comparison, ...]]:
     """Compare with nothing: against an estimate there is nothing to measure."""
     return (), ()
 
@@ -91,7 +92,7 @@ def work(order: Order, tell: Tell, compare: Compare = no_comparison, examine: Ex
         return _failed(order, watch, settings, "machine_error", f"not enough memory: {error}")
     except KeyboardInterrupt:
         return _failed(order, watch, settings, "timeout", f"stopped before anything passed: {_reasons(watch.tally)}")
-    return _completed(order, watch, result, tell, compare, examine)
+    return _completed(order, watch, result, settings, tell, compare, examine)
 
 
 class _Watch:
@@ -119,7 +120,9 @@ class _Watch:
         return time.monotonic() - self._began
 
 
-def _completed(order: Order, watch: _Watch, result: Result, tell: Tell, compare: Compare, examine: Examine) -> Row:
+def _completed(
+    order: Order, watch: _Watch, result: Result, settings: Settings, tell: Tell, compare: Compare, examine: Examine
+) -> Row:
     """Tell the first row; then write the results, examine the task, compare, and return the last row."""
     row = _passed(order, watch, result)
     tell({"row": encode_row(replace(row, marks=(*row.marks, NOT_COMPARED)) if row.timing == "measured" else row)})
@@ -128,7 +131,7 @@ def _completed(order: Order, watch: _Watch, result: Result, tell: Tell, compare:
         tell({"note": "examining the task"})
         row = replace(row, marks=(*row.marks, *examine(result)))
         tell({"note": "comparing with the baselines"})
-        baselines, comparisons = compare(result)
+        baselines, comparisons = compare(result, settings)
         row = replace(row, baselines=baseline_times(baselines), comparisons=comparisons)
     except (MachineError, UserError) as error:
         row = replace(row, message=short(f"passed, but {type(error).__name__}: {error}"))
@@ -239,4 +242,4 @@ def main(compare: Compare = no_comparison, examine: Examine = dependence) -> Non
 
 
 if __name__ == "__main__":
-    main()
+    main(against_module)

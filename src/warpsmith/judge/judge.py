@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import cast
 
+import torch
+
 from warpsmith.device.cuda.device import CudaDevice, seconds_for
 from warpsmith.device.cuda.process import Fault
 from warpsmith.device.protocol import Device, EstimatingDevice
@@ -130,6 +132,22 @@ class Judge:
 
     def judge(self, candidate: Candidate) -> Verdict:
         """Put a candidate through all stages. Raises `MachineError` where the machine fails, never because of it."""
+        try:
+            return self._judge(candidate)
+        except torch.OutOfMemoryError:
+            self._forget()
+        try:
+            return self._judge(candidate)
+        except torch.OutOfMemoryError as error:
+            raise MachineError(f"the references of {self.task.name} do not fit into the GPU's memory") from error
+
+    def _forget(self) -> None:
+        """Let go of all that can be computed again."""
+        self._references.clear()
+        self._pool = None
+        torch.cuda.empty_cache()
+
+    def _judge(self, candidate: Candidate) -> Verdict:
         trial = Trial(self.task, candidate, self.device, self._references, self._budget, self._blocks)
         seconds: list[tuple[str, float]] = []
         failure: Failure | None = None

@@ -74,11 +74,16 @@ class Pool:
         return Answers(stacked, plain, tolerance.factor * max(error, unit) + tolerance.floor_ulps * unit)
 
     def members(self, slots: int, series: int) -> torch.Tensor:
-        """Return for each slot which member it gets in a series: int64 [slots]. Neighbours differ where they can."""
+        """Return for each slot which member it gets in a series: int64 [slots]. Neighbours differ, if it can be."""
         count = len(self.seeds)
         device = next(iter(self.arguments.values())).device if self.arguments else torch.device("cpu")
         generator = torch.Generator().manual_seed(series)
-        rounds = [torch.randperm(count, generator=generator) for _ in range(-(-slots // count))]
+        rounds: list[torch.Tensor] = []
+        for _ in range(-(-slots // count)):
+            order = torch.randperm(count, generator=generator)
+            if rounds and count > 1 and int(order[0]) == int(rounds[-1][-1]):
+                order = order.flip(0)
+            rounds.append(order)
         return torch.cat(rounds)[:slots].to(device)
 
     def wrong(self, got: Mapping[str, torch.Tensor], slots: list[int], members: torch.Tensor) -> Wrong | None:
@@ -89,7 +94,7 @@ class Pool:
         for name, answers in self.answers.items():
             if answers.expected.numel():
                 suspects += _suspects(got[name], answers, called, chosen)
-        for position in sorted(set(suspects))[:4]:
+        for position in sorted(set(suspects)):
             found = self._examine(got, slots[position], int(chosen[position]))
             if found is not None:
                 return found
@@ -115,7 +120,10 @@ def _suspects(got: torch.Tensor, answers: Answers, called: torch.Tensor, chosen:
     for start in range(0, len(called), step):
         slots, members = called[start : start + step], chosen[start : start + step]
         values, expected = got.index_select(0, slots), answers.expected.index_select(0, members)
-        right = (values.double() - expected).abs_() <= answers.limit
+        if not values.is_floating_point():
+            right = values == expected
+        else:
+            right = (values.double() - expected).abs_() <= answers.limit
         if not bool(right.all()):
             eager = answers.eager.index_select(0, members)
             right |= (values == eager) | (torch.isnan(values) & torch.isnan(eager))

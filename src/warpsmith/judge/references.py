@@ -25,6 +25,7 @@ FLIP_REPLICAS = 16
 FLIP_AMPLITUDE = 8.0
 POOL = 2
 CACHE_BYTES = 512 * 1024 * 1024
+_LARGE = 1 << 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,8 +179,19 @@ class References:
         if (family, seed) in self._held:
             self._held.move_to_end((family, seed))
             return self._held[family, seed]
+        if not self._answers:
+            # Where a task is compared in blocks its arguments alone are large: one draw at a time.
+            self._held.clear()
         drawn = draw_any(self._task, family, seed, self.device)
-        return self.put(refer(self._task, family, seed, drawn) if self._answers else Reference(family, seed, drawn, {}))
+        found = refer(self._task, family, seed, drawn) if self._answers else Reference(family, seed, drawn, {})
+        if found.nbytes > _LARGE and self.device != "cpu":
+            # What was needed on the way is several times as much, and others share the GPU.
+            torch.cuda.empty_cache()
+        return self.put(found)
+
+    def clear(self) -> None:
+        """Let go of all references."""
+        self._held.clear()
 
     def put(self, reference: Reference) -> Reference:
         """Hold a reference and let go of old ones."""

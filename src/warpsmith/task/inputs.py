@@ -45,7 +45,7 @@ def _whole(low: int, high: int, shape: tuple[int, ...], g: torch.Generator) -> t
 
 def _heavy_tail(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
     """Cauchy, cut at 1000: a ratio of two normals."""
-    return (_normal(shape, g) / _normal(shape, g)).clamp(-1000.0, 1000.0)
+    return _normal(shape, g).div_(_normal(shape, g)).clamp_(-1000.0, 1000.0)
 
 
 def _equal(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
@@ -60,7 +60,7 @@ def _alternating(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
 def _row_scale(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
     """Scales from 1e-3 to 1e3, one for each row; for a vector, one for each element."""
     rows = (*shape[:-1], 1) if len(shape) > 1 else shape
-    return _normal(shape, g) * 10.0 ** (6.0 * _uniform(rows, g) - 3.0)
+    return _normal(shape, g).mul_(10.0 ** (6.0 * _uniform(rows, g) - 3.0))
 
 
 def _sorted(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
@@ -74,9 +74,9 @@ def _duplicates(shape: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
 
 _FLOATING: Mapping[str, Draw] = {
     "normal": _normal,
-    "small": lambda shape, g: 1e-3 * _normal(shape, g),
-    "large": lambda shape, g: 64.0 * _normal(shape, g),
-    "offset": lambda shape, g: 5.0 + _normal(shape, g),
+    "small": lambda shape, g: _normal(shape, g).mul_(1e-3),
+    "large": lambda shape, g: _normal(shape, g).mul_(64.0),
+    "offset": lambda shape, g: _normal(shape, g).add_(5.0),
     "heavy_tail": _heavy_tail,
     "equal": _equal,
     "alternating": _alternating,

@@ -14,11 +14,12 @@ import torch
 from warpsmith.device.cuda.layout import Layout, Place, Role
 from warpsmith.device.cuda.process import RunnerProcess
 
-_NAN_BITS = 0x7FC0
+_NAN_BITS = 0x7FF8
 """Set in a 16-bit word these make NaNs: of float16, bfloat16, and, in every word, of float32 and float64."""
 _FLOATING = ("float16", "bfloat16", "float32", "float64")
 _CHUNK = 256 << 20
 _SECONDS = 60.0
+_WORDS = 1 << 26
 
 
 class _Mapped:
@@ -118,7 +119,9 @@ class Arena:
         self.memory[low:high].view(torch.int16).bitwise_or_(_NAN_BITS)
         for place in self.layout.places:
             if place.role != "input" and place.spec.dtype not in _FLOATING and place.spec.numel:
-                self.raw(place)[slots].random_(0, 256, generator=generator)
+                # An unwritten boolean must be as often false as true.
+                values = 2 if place.spec.dtype == "bool" else 256
+                self.raw(place)[slots].random_(0, values, generator=generator)
 
     def put(self, slot: int, arguments: Mapping[str, torch.Tensor]) -> None:
         """Write the arguments of a call into a slot."""
@@ -213,10 +216,13 @@ class Arena:
 
 
 def _sums(words: torch.Tensor) -> torch.Tensor:
-    """Two sums of 64-bit words, of which the second notices an exchange."""
-    weights = torch.arange(1, words.numel() + 1, device=words.device) if words.numel() < 1 << 26 else None
-    plain = words.sum()
-    return torch.stack([plain, (words * weights).sum() if weights is not None else plain])
+    """Two sums of 64-bit words, of which the second notices an exchange. In pieces, since weights take memory."""
+    found = torch.zeros(2, dtype=torch.int64, device=words.device)
+    for start in range(0, words.numel(), _WORDS):
+        piece = words[start : start + _WORDS]
+        weights = torch.arange(start + 1, start + 1 + piece.numel(), device=words.device)
+        found += torch.stack([piece.sum(), weights.mul_(piece).sum()])
+    return found
 
 
 def _tail(layout: Layout) -> int:
@@ -224,7 +230,9 @@ def _tail(layout: Layout) -> int:
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    flat = tensor.detach().reshape(-1)
+    # A tensor of one element counts as contiguous whatever its strides are; only a copy makes them plain.
+    return (flat if flat.stride() == (1,) else flat.clone(memory_format=torch.contiguous_format)).view(torch.uint8)
 
 
 def _open(handle: bytes) -> Any:

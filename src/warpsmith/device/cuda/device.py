@@ -68,7 +68,7 @@ _FAULTS: Mapping[str, tuple[FindingKind, str]] = {
 
 
 class CudaDevice:
-    """Runs and times programs on one GPU. Implements `warpsmith.device.protocol.MeasuringDevice`.
+    """Runs and times programs on one GPU. Implements `warpsmith.device.protocol.Device`.
 
     `prefix` starts the runner under another command, such as a sanitizer, which is then left to end by itself; memory
     is copied as bytes there, not mapped, and every buffer has an allocation of its own. `share` false copies as well.
@@ -257,7 +257,9 @@ class CudaDevice:
             "base": layout.base,
             "stride": layout.stride,
         }
-        self.runner.ask(message, build.cubin, seconds=_LOAD_SECONDS)
+        answer, _ = self.runner.ask(message, build.cubin, seconds=_LOAD_SECONDS)
+        if answer["hidden"]:
+            raise MachineError(f"the driver does not show the variables {', '.join(answer['hidden'])}")
         arena.fill(int(build.key[:7], 16))
 
     def _allocate(
@@ -278,6 +280,7 @@ class CudaDevice:
             if fault.name != "CUDA_ERROR_OUT_OF_MEMORY" or slots == 1:
                 raise
             self._fresh()
+            self._drop_arena()
             return Arena(one, self.runner, self.where, share=self._share)
 
     def _drop_arena(self) -> None:

@@ -83,6 +83,8 @@ def spec_from(name: str, memory: int, ask: Callable[[str], int]) -> GpuSpec:
         base,
         # The driver's own name, so that what was measured here is never taken for an estimate for such a model.
         name=name,
+        # Models of one name differ in their memory: what the bus can carry is never taken for a cheat.
+        memory_bandwidth=max(base.memory_bandwidth, _bandwidth(ask)),
         compute_capability=(ask("COMPUTE_CAPABILITY_MAJOR"), ask("COMPUTE_CAPABILITY_MINOR")),
         sm_count=ask("MULTIPROCESSOR_COUNT"),
         memory_bytes=memory,
@@ -107,11 +109,14 @@ def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
+def _bandwidth(ask: Callable[[str], int]) -> float:
+    """Bytes per second: two transfers a clock, as for every DDR memory."""
+    return 2.0 * ask("MEMORY_CLOCK_RATE") * 1e3 * ask("GLOBAL_MEMORY_BUS_WIDTH") / 8
+
+
 def _derived(name: str, ask: Callable[[str], int]) -> GpuSpec:
     capability = (ask("COMPUTE_CAPABILITY_MAJOR"), ask("COMPUTE_CAPABILITY_MINOR"))
     clock, multiprocessors = ask("CLOCK_RATE") * 1e3, ask("MULTIPROCESSOR_COUNT")
-    # Two transfers a clock, as for every DDR memory.
-    bandwidth = 2.0 * ask("MEMORY_CLOCK_RATE") * 1e3 * ask("GLOBAL_MEMORY_BUS_WIDTH") / 8
     fp32 = 2.0 * (_LANES // 2 if capability == (8, 0) else _LANES) * multiprocessors * clock
     return GpuSpec(
         name=name,
@@ -119,7 +124,7 @@ def _derived(name: str, ask: Callable[[str], int]) -> GpuSpec:
         sm_count=multiprocessors,
         clock=clock,
         memory_bytes=0,
-        memory_bandwidth=bandwidth,
+        memory_bandwidth=_bandwidth(ask),
         l2_bytes=0,
         l2_bandwidth=multiprocessors * 64 * clock,
         fp32_flops=fp32,

@@ -13,4 +13,4 @@ def gpu_lock(uuid: str) -> FileLock:
     """Return the lock of the GPU with this identity. It can be taken again by the process that holds it."""
     folder = Path(tempfile.gettempdir()) / f"warpsmith-locks-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    return FileLock(folder / f"{uuid}.lock")
+    return FileLock(folder / f"{uuid}.lock", is_singleton=True)

@@ -67,7 +67,8 @@ class RunnerProcess:
         self, message: wire.Message, *blobs: bytes, seconds: float, max_blob: int = 1 << 16
     ) -> tuple[wire.Message, list[bytes]]:
         """Ask the runner something. Raises Fault where the answer is an error or there is none; it is dead then."""
-        self.start()
+        if self._child is None or not self._ready:
+            self.start()
         assert self._child is not None
         try:
             answer, data = self._child.ask(message, *blobs, seconds=seconds, max_blob=max_blob)
