@@ -32,7 +32,7 @@ def run(device: CudaDevice, body: str, step: BoundLaunch | None = None, *, budge
         ("*(float*)8 = 1.0f;", "out_of_bounds"),
         ("out[1LL << 40] = 1.0f;", "out_of_bounds"),
         ("out[0] = x[-(1LL << 42)];", "out_of_bounds"),
-        ("float4 four = *(const float4*)(x + 1); out[0] = four.x + four.w;", "misaligned"),
+        ("*(float4*)(out + 1) = make_float4(x[0], x[1], x[2], x[3]);", "misaligned"),
         ("__trap();", "trap"),
     ],
     ids=["null pointer", "far away", "far in front", "misaligned", "trap"],

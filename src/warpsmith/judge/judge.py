@@ -334,6 +334,9 @@ class Judge:
         least = least_seconds(self._bound, device.spec, series.calls)
         limits = Limits(seconds_for(self._budget), least)
         timing = measure(series, self._timed(device), limits, seed, device.spec.name, device.watch.state)
+        if self._blocks is not None:
+            # One draw of so large a task is as much as can be held beside everything else.
+            self._pool = None
         if isinstance(timing, Failure):
             return timing
         trial.timing, trial.spans = timing, series.launch_seconds

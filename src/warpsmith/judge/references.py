@@ -182,6 +182,7 @@ class References:
         if not self._answers:
             # Where a task is compared in blocks its arguments alone are large: one draw at a time.
             self._held.clear()
+            torch.cuda.empty_cache()
         drawn = draw_any(self._task, family, seed, self.device)
         found = refer(self._task, family, seed, drawn) if self._answers else Reference(family, seed, drawn, {})
         if found.nbytes > _LARGE and self.device != "cpu":
