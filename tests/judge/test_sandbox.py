@@ -22,8 +22,8 @@ PLAIN = [sys.executable, "-I", "-S", "-c"]
 needs_sandbox = pytest.mark.skipif(not set(capabilities()) >= REQUIRED, reason="this machine refuses a sandbox")
 
 
-def inside(code: str, limits: Limits = PLENTY, seconds: float = 30.0) -> Ended:
-    return run([*PLAIN, code], limits, seconds=seconds)
+def inside(code: str, limits: Limits = PLENTY, seconds: float = 30.0, *, devices: bool = False) -> Ended:
+    return run([*PLAIN, code], limits, seconds=seconds, devices=devices)
 
 
 def test_refusal_is_an_error_unless_the_caller_insists() -> None:
@@ -120,6 +120,35 @@ def test_every_limit_binds(limits: Limits, code: str, said: str) -> None:
 
 
 @needs_sandbox
+@needs_sandbox
+@pytest.mark.parametrize("devices", [False, True], ids=["no devices", "devices"])
+def test_nothing_of_the_machine_can_be_changed_through_proc(devices: bool) -> None:
+    code = """
+import os
+for folder, folders, files in os.walk("/proc"):
+    own = ("self", "thread-self")
+    folders[:] = [each for each in folders if not (folder == "/proc" and each.isdigit()) and each not in own]
+    for name in files:
+        try:
+            os.close(os.open(os.path.join(folder, name), os.O_WRONLY))
+            print(os.path.join(folder, name))
+        except OSError:
+            pass
+"""
+    ended = inside(code, devices=devices)
+    if "private-processes" in ended.capabilities:
+        assert "/proc" not in ended.how, ended.how
+
+
+@needs_sandbox
+def test_with_a_gpu_a_process_may_write_to_its_own_files_in_proc() -> None:
+    """CUDA does not start where it may not."""
+    code = "open('/proc/self/comm', 'w').write('own'); print(open('/proc/self/comm').read().strip())"
+    ended = inside(code, devices=True)
+    if "private-processes" in ended.capabilities:
+        assert ended.how.endswith("own"), ended.how
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="the kernel does not count root's processes")
 def test_the_number_of_processes_is_limited() -> None:
     ended = inside("import os\nfor _ in range(50): os.fork() or __import__('time').sleep(9)", Limits(processes=20))

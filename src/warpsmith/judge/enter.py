@@ -159,7 +159,7 @@ def _files(spec: Spec, *, own_user: bool) -> list[str]:
     got += ["read-only", "private-folders"]
     _devices(stage, spec)
     got.append("private-devices")
-    got += _processes(stage, own_user)
+    got += _processes(spec, own_user)
     os.chdir(stage)
     _check(_libc.syscall(_PIVOT_ROOT[platform.machine()], b".", b"."), "pivot_root")
     _check(_libc.umount2(b".", _DETACH), "umount")
@@ -200,16 +200,25 @@ def _devices(stage: str, spec: Spec) -> None:
     _mount("none", str(dev), "", _REMOUNT | _BIND | _RDONLY | _NOSUID | _NOEXEC)
 
 
-def _processes(stage: str, own_user: bool) -> list[str]:
+def _processes(spec: Spec, own_user: bool) -> list[str]:
     """Show only the processes of this sandbox, where the kernel lets us; forbid sandboxes inside of it."""
-    place, got = f"{stage}/proc", []
+    place, got = f"{spec.stage}/proc", []
     with contextlib.suppress(OSError):
         _mount("proc", place, "proc", _NOSUID | _NODEV | _NOEXEC)
         got.append("private-processes")
         if own_user:
             Path(f"{place}/sys/user/max_user_namespaces").write_text("0")
             got.append("no-namespaces-inside")
-        _mount("none", place, "", _REMOUNT | _BIND | _RDONLY | _NOSUID | _NODEV | _NOEXEC)
+        flags = _REMOUNT | _BIND | _RDONLY | _NOSUID | _NODEV | _NOEXEC
+        if not spec.devices:
+            _mount("none", place, "", flags)
+            return got
+        # CUDA does not start where it cannot write to files of its own process. What belongs to the machine stays as it
+        # is: root could change some of that without any capability.
+        for entry in sorted(Path(place).iterdir()):
+            if not entry.name.isdigit() and not entry.is_symlink() and (entry.is_dir() or entry.stat().st_mode & 0o222):
+                _mount(str(entry), str(entry), "", _BIND | _REC)
+                _mount("none", str(entry), "", flags)
     return got
 
 
