@@ -488,8 +488,9 @@ class Timing:
     """How long one call of a whole plan takes, in seconds.
 
     `samples` are per call, `interval` a 95 % interval of the median. `source` tells a measurement on `device` from
-    an estimate for it; the two are never mixed. `states` logs the GPU during the measurement. `clocks_of` holds what
-    each of several clocks says of the same calls: `events` on the stream, device `activity`, the parent's `wall`.
+    an estimate for it; the two are never mixed. `clocks` are the GPU's (SM, memory) in MHz where known, the medians of
+    `states`, which logs it during the measurement. `clocks_of` holds what each of several clocks says of the same
+    calls: `events` on the stream, device `activity`, the parent's `wall`.
     """
 
     samples: tuple[float, ...]
@@ -497,6 +498,7 @@ class Timing:
     interval: tuple[float, float]
     source: Literal["measured", "estimated"]
     device: str
+    clocks: tuple[int, int] | None = None
     states: tuple[GpuState, ...] = ()
     clocks_of: tuple[tuple[str, float], ...] = ()
 

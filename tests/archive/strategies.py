@@ -14,6 +14,7 @@ from warpsmith.records import (
     Failure,
     FamilyResult,
     Finding,
+    GpuState,
     Graph,
     KernelResources,
     Launch,
@@ -104,13 +105,17 @@ diagnostics = st.builds(Diagnostic, st.sampled_from(["error", "warning"]), numbe
 classes = some(st.tuples(names, numbers))
 counters = st.builds(Counters, names, triples, triples, numbers, classes, classes, *(numbers for _ in range(11)))
 timings = st.builds(
-    lambda samples, low, mid, high, source, clocks: Timing(samples, mid, (low, high), source, "H200", clocks),
+    lambda samples, low, mid, high, source, clocks, states, several: Timing(
+        samples, mid, (low, high), source, "H200", clocks, states, several
+    ),
     some(floats),
     st.floats(1e-9, 1e-8),
     st.floats(1e-8, 1e-7),
     st.floats(1e-7, 1e-6),
     st.sampled_from(["measured", "estimated"]),
     st.none() | st.tuples(numbers, numbers),
+    some(st.builds(GpuState, numbers, numbers, numbers, floats, some(names))),
+    some(st.tuples(names, floats)),
 )
 
 
@@ -140,4 +145,6 @@ def verdicts(draw: st.DrawFn, candidate_key: str | None = None, task_key: str | 
         draw(some(counters)),
         draw(st.none() | st.builds(Profile, some(st.tuples(names, floats)), names, texts)),
         draw(some(st.tuples(names, floats))),
+        draw(st.booleans()),
+        draw(texts),
     )

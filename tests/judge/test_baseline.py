@@ -400,6 +400,7 @@ def timing(seconds: float) -> Timing:
         (seconds, seconds),
         "measured",
         "NVIDIA H200",
+        (1980, 3201),
         (GpuState(1980, 3201, 41, 220.5, ("power cap",)),),
         (("events", seconds),),
     )

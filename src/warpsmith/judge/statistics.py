@@ -63,7 +63,11 @@ def timing_of(
     times = tuple(float(sample) for sample in samples)
     if not min(times) > 0.0:
         raise ValueError(f"{min(times)} s is no time")
-    return Timing(times, float(np.median(times)), interval, source, device, tuple(states), tuple(clocks_of))
+    clocks = None
+    if states:
+        ticks = np.median([(each.sm_clock, each.memory_clock) for each in states], axis=0)
+        clocks = int(ticks[0]), int(ticks[1])
+    return Timing(times, float(np.median(times)), interval, source, device, clocks, tuple(states), tuple(clocks_of))
 
 
 def compare(name: str, candidate_blocks: Sequence[float], baseline_blocks: Sequence[float]) -> Comparison:

@@ -102,12 +102,14 @@ def _timing(entry: dict[str, Any]) -> Timing:
     if entry["source"] != "measured":
         raise ValueError("a baseline is measured")
     low, high = entry["interval"]
+    clocks = entry["clocks"]
     return Timing(
         samples=tuple(float(sample) for sample in entry["samples"]),
         median=float(entry["median"]),
         interval=(float(low), float(high)),
         source="measured",
         device=str(entry["device"]),
+        clocks=None if clocks is None else (int(clocks[0]), int(clocks[1])),
         states=tuple(GpuState(**{**state, "throttle": tuple(state["throttle"])}) for state in entry["states"]),
         clocks_of=tuple((str(name), float(seconds)) for name, seconds in entry["clocks_of"]),
     )
