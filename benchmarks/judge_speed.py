@@ -1,6 +1,6 @@
 """How many candidates a second does the judge judge on a GPU, and how long does the usual way take?
 
-    python benchmarks/judge_speed.py [--workers 8] [--candidates 60] [--large 12] [--repeats 3]
+    python benchmarks/judge_speed.py [--workers 8] [--candidates 60] [--large 12] [--repeats 3] [--part small ...]
 
 Every candidate is new and the folder of builds is empty, so each is compiled, run on all input families, probed,
 sanitized, timed and profiled. What is measured:
@@ -12,14 +12,16 @@ usual    the same softmax as a PyTorch extension (benchmarks/usual_way.py), one 
 
 The first candidate of each worker waits for the worker to start and for the references of all input families; these
 are given apart. Seconds of stages are medians, and hold the time that a worker waits for its turn on the GPU.
-Writes benchmarks/results/judge_speed.json. About 90 s on a datacentre GPU, and a minute for each repeat of the usual
-way. `--simulate` tries this script on tiny sizes without a GPU: it writes no file, and its numbers mean nothing.
+Writes benchmarks/results/judge_speed.json after each part and each repeat of the usual way. What the file holds for
+the same options, kind of machine and sources is not measured again, so a run that was cut off goes on with the same
+command; --anew measures the parts chosen again. About 90 s on a datacentre GPU, and a minute for each repeat of the
+usual way. `--simulate` tries this script on tiny sizes without a GPU: its numbers mean nothing, and it writes a file
+only with `--into`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -30,23 +32,24 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import torch
 import usual_way
+from results_file import Results, begin, card
 
 from warpsmith.author import Context
 from warpsmith.author.builtin import BuiltinAuthor
 from warpsmith.cluster import LocalExecutor
-from warpsmith.device.choose import AUTO, Choice, choose
-from warpsmith.judge import JUDGE_VERSION
+from warpsmith.device.choose import AUTO, Choice
 from warpsmith.program import parse_plan
 from warpsmith.records import Candidate, GpuSpec, Lineage, Program, Task, Verdict
 from warpsmith.settings import usable_cores
 from warpsmith.task import load_task
 
 HERE = Path(__file__).parent
+PARTS = ("small", "alone", "large", "usual")
 SOFTMAX = HERE.parent / "examples" / "softmax.py"
 LARGE_SHAPE, TINY_SHAPE = (8192, 16384), (16, 64)
 LARGE_WORKERS = 2
+LARGE_BYTES = 60 * 10**9
 """One uses the GPU while the other compiles; each holds some gigabytes of it."""
 ALONE = 12
 _JUDGEMENT_SECONDS = 300.0
@@ -92,38 +95,6 @@ def task_file(folder: Path, name: str, expression: str, shapes: dict[str, tuple[
     inputs = ", ".join(f"torch.randn{shape}" for shape in shapes.values())
     path.write_text(MODULE.format(title=name, names=", ".join(shapes), expression=expression, inputs=inputs))
     return path
-
-
-def machine(choice: Choice) -> dict[str, Any]:
-    """What the numbers were measured on and with."""
-    return {
-        "device": choice.spec.name,
-        "judge": JUDGE_VERSION,
-        "torch": str(torch.__version__),
-        "cuda": torch.version.cuda,
-        "cores": usable_cores(),
-    }
-
-
-def save(name: str, choice: Choice, document: dict[str, Any]) -> None:
-    """Write results as JSON beside those of the other benchmarks. What was only simulated is no result."""
-    document = rounded(document)
-    if not choice.measures:
-        print(json.dumps(document, indent=1))
-        return
-    path = HERE / "results" / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    print(f"written to {path}")
-
-
-def rounded(value: Any) -> Any:
-    """Return the value with every number in it cut to six digits: more say nothing."""
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(item) for item in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def numbered(program: Program, number: int) -> Program:
@@ -205,30 +176,6 @@ def stage_medians(verdicts: Sequence[Verdict]) -> dict[str, float]:
     return {**medians, "all": statistics.median(sum(one.values()) for one in passed)}
 
 
-def usual(repeats: int, alone: Rate) -> dict[str, Any] | None:
-    """Try the usual way some times and set it beside the judge with one worker; None where it cannot be tried."""
-    home = usual_way.toolkit()
-    if home is None:
-        print("usual way: left out, since nvcc is not installed here")
-        return None
-    found = []
-    for number in range(repeats):
-        answer = usual_way.in_a_process(f"usual_softmax_{number}", home)
-        if isinstance(answer, str):
-            print(f"usual way: left out, since its process {answer}")
-            return None
-        print(f"usual way: {answer.total:.1f} s, of which {answer.build:.1f} s to build; right: {answer.right}")
-        found.append(answer)
-    seconds, ours = statistics.median(one.total for one in found), alone.seconds / alone.judged
-    return {
-        "repeats": [asdict(one) for one in found],
-        "seconds_per_candidate": seconds,
-        "judge_seconds_per_candidate": ours,
-        "ratio": seconds / ours,
-        "ratio_without_start": statistics.median(one.total - one.start for one in found) / ours,
-    }
-
-
 def report(name: str, found: Rate) -> dict[str, Any]:
     """Print a rate, and return it for the file."""
     print(
@@ -240,39 +187,86 @@ def report(name: str, found: Rate) -> dict[str, Any]:
     return asdict(found) | {"candidates_per_second": found.per_second}
 
 
+def measured(part: str, options: argparse.Namespace, choice: Choice, folder: Path) -> dict[str, Any]:
+    """Measure `small`, `alone` or `large`."""
+    tiny = {"x": TINY_SHAPE}
+    if part == "large":
+        shapes = {"x": LARGE_SHAPE} if choice.measures else tiny
+        task = load_task(task_file(folder, "gelu_large", "torch.nn.functional.gelu(x)", shapes))
+    else:
+        task = load_task(SOFTMAX if choice.measures else task_file(folder, "tiny", "torch.softmax(x, 1)", tiny))
+    asked = asked_of(part, options, choice)
+    workers, count = asked["workers"], asked["workers"] + asked["candidates"]
+    candidates = by_hand(task, count) if part == "alone" else drawn(task, choice.spec, count)
+    return {**report(part, rate(task, candidates, workers, choice)), "asked": asked, "card": card(choice)}
+
+
+def asked_of(part: str, options: argparse.Namespace, choice: Choice) -> dict[str, int]:
+    """Return what a part's numbers depend on: workers, and candidates after the first of each."""
+    if part == "small":
+        return {"workers": options.workers, "candidates": options.candidates}
+    if part == "alone":
+        return {"workers": 1, "candidates": min(ALONE, options.candidates)}
+    # References of one worker take some 40 GB for a moment.
+    workers = max(1, min(options.workers, LARGE_WORKERS, choice.spec.memory_bytes // LARGE_BYTES))
+    return {"workers": workers, "candidates": options.large}
+
+
+def usual(results: Results, repeats: int, choice: Choice) -> None:
+    """Try the usual way until there are so many repeats, and keep each. Prints why where it cannot be tried."""
+    home = usual_way.toolkit() if choice.measures else None
+    found = results.document.setdefault("usual", {"repeats": []})
+    while len(found["repeats"]) < repeats:
+        if home is None:
+            print("usual way: left out, since there is no GPU or no nvcc here")
+            break
+        answer = usual_way.in_a_process(f"usual_softmax_{len(found['repeats'])}", home)
+        if isinstance(answer, str):
+            print(f"usual way: left out, since its process {answer}")
+            break
+        print(f"usual way: {answer.total:.1f} s, of which {answer.build:.1f} s to build; right: {answer.right}")
+        found["repeats"].append(asdict(answer) | {"card": card(choice)})
+        results.save()
+        found = results.document["usual"]
+    if not found["repeats"]:
+        del results.document["usual"]
+
+
+def set_beside(document: dict[str, Any]) -> None:
+    """Set the usual way beside the judge with one worker, where both are measured."""
+    beside, alone = document.get("usual"), document.get("alone")
+    if not beside or not alone:
+        return
+    ours = alone["seconds"] / alone["judged"]
+    seconds = statistics.median(one["total"] for one in beside["repeats"])
+    without = statistics.median(one["total"] - one["start"] for one in beside["repeats"])
+    beside |= {"seconds_per_candidate": seconds, "judge_seconds_per_candidate": ours}
+    beside |= {"ratio": seconds / ours, "ratio_without_start": without / ours}
+    print(f"usual way / judge: {seconds / ours:.0f}, without starting a process {without / ours:.0f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="How fast is the judge on a GPU?")
+    parser.add_argument("--part", action="append", choices=PARTS, help="measure this part only; may be repeated")
     parser.add_argument("--workers", type=int, default=min(usable_cores(), 8))
     parser.add_argument("--candidates", type=int, default=60, help="of the small task, after warm-up")
     parser.add_argument("--large", type=int, default=12, help="candidates of the large task, after warm-up")
     parser.add_argument("--repeats", type=int, default=3, help="of the usual way")
-    parser.add_argument("--simulate", action="store_true", help="try this script without a GPU, on tiny sizes")
-    options = parser.parse_args()
-    choice = choose(AUTO, simulate=options.simulate)
-    if not choice.measures and not options.simulate:
-        print("There is no NVIDIA GPU here that can be used, so there is nothing to measure.")
-        return
-    document = machine(choice)
-    with tempfile.TemporaryDirectory(prefix="warpsmith-speed-") as folder:
-        small = load_task(
-            SOFTMAX if choice.measures else task_file(Path(folder), "tiny", "torch.softmax(x, 1)", {"x": TINY_SHAPE})
-        )
-        found = rate(small, drawn(small, choice.spec, options.workers + options.candidates), options.workers, choice)
-        document["small"] = report("small", found)
-        alone = rate(small, by_hand(small, 1 + min(ALONE, options.candidates)), 1, choice)
-        document["alone"] = report("alone", alone)
-        shape = LARGE_SHAPE if choice.measures else TINY_SHAPE
-        large = load_task(task_file(Path(folder), "gelu_large", "torch.nn.functional.gelu(x)", {"x": shape}))
-        workers = min(options.workers, LARGE_WORKERS)
-        found = rate(large, drawn(large, choice.spec, workers + options.large), workers, choice)
-        document["large"] = report("large", found)
-    beside = usual(options.repeats, alone) if choice.measures else None
-    if beside is not None:
-        print(
-            f"usual way / judge: {beside['ratio']:.0f}, without starting a process {beside['ratio_without_start']:.0f}"
-        )
-        document["usual"] = beside
-    save("judge_speed", choice, document)
+    options, choice = begin(parser)
+    chosen = options.part or PARTS
+    results = Results("judge_speed", choice, {}, options.into, chosen if options.anew else ())
+    for part in (part for part in PARTS if part in chosen and part != "usual"):
+        if results.document.get(part, {}).get("asked") == asked_of(part, options, choice):
+            print(f"{part}: measured already; --anew measures it again")
+            continue
+        with tempfile.TemporaryDirectory(prefix="warpsmith-speed-") as folder:
+            results.document[part] = measured(part, options, choice, Path(folder))
+        results.save()
+    if "usual" in chosen:
+        usual(results, options.repeats, choice)
+    set_beside(results.document)
+    results.save()
+    results.finish()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -122,16 +123,26 @@ def in_a_process(name: str, home: Path) -> Usual | str:
         environment = {**os.environ, "CUDA_HOME": str(home), "TORCH_EXTENSIONS_DIR": folder}
         command = [sys.executable, __file__, name, folder]
         began = time.perf_counter()
-        try:
-            ended = subprocess.run(
-                command, env=environment, capture_output=True, text=True, timeout=_MOST_SECONDS, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return f"no answer within {_MOST_SECONDS:g} s"
+        with subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A group of its own, so that nvcc and what it started end with it.
+            start_new_session=True,
+        ) as process:
+            try:
+                printed, complaints = process.communicate(timeout=_MOST_SECONDS)
+            except subprocess.TimeoutExpired:
+                return f"gave no answer within {_MOST_SECONDS:g} s"
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
         total = time.perf_counter() - began
-    lines = ended.stdout.strip().splitlines()
-    if ended.returncode != 0 or not lines:
-        return f"ended with code {ended.returncode}: {ended.stderr.strip()[-1500:]}"
+    lines = printed.strip().splitlines()
+    if process.returncode != 0 or not lines:
+        return f"ended with code {process.returncode}: {complaints.strip()[-1500:]}"
     return Usual(**{**json.loads(lines[-1]), "total": total})
 
 

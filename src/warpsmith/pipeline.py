@@ -41,7 +41,8 @@ from warpsmith.task import bound, load_task, task_from_module
 INTERRUPTED = "interrupted"
 
 MakeExecutor = Callable[[Task, Choice, Settings, bool], Executor]
-_MOST_ON_GPU = 8
+_MOST_ON_GPU = 4
+"""Judges in turn keep a GPU busy from here on; each more makes only the start longer."""
 _PATIENCE = 4
 """How many times the limit of a judgement a thorough one may take."""
 _CONFIRMED = 5

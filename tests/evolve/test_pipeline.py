@@ -6,6 +6,7 @@ import asyncio
 import math
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ import torch
 
 import warpsmith
 from tests.evolve.worlds import Bench, Hill
+from warpsmith import pipeline
 from warpsmith.archive import Archive
+from warpsmith.device.catalog import gpu
+from warpsmith.device.choose import Choice
+from warpsmith.device.cuda.gpus import Present
 from warpsmith.errors import NothingPassed, TaskError
 from warpsmith.evolve import events
 from warpsmith.optimize import Result
 from warpsmith.pipeline import INTERRUPTED, Pursuit, blocking
-from warpsmith.records import Candidate, Verdict
+from warpsmith.records import Candidate, Failure, Stage, Verdict
 from warpsmith.settings import Settings, load_settings
 
 
@@ -166,3 +171,61 @@ def test_the_executor_is_closed_whatever_happens(tmp_path: Path) -> None:
         bench = Closing(at)
         optimize(tmp_path, bench)
         assert bench.closed == 1
+
+
+class Thorough(Bench):
+    """Lets pass everything but the candidates that it is told to stop."""
+
+    def __init__(self, bench: Bench, stopped: int) -> None:
+        super().__init__()
+        self.bench, self.stopped, self.asked = bench, stopped, list[str]()
+
+    async def judge(self, candidate: Candidate) -> Verdict:
+        self.asked.append(candidate.key)
+        verdict = await self.bench.judge(candidate)
+        if len(self.asked) > self.stopped:
+            return verdict
+        failure = Failure(Stage.SANITIZE, "shared_race", "two threads")
+        return replace(verdict, stage=Stage.SANITIZE, failure=failure, timing=None)
+
+
+def confirmed(folder: Path, monkeypatch: pytest.MonkeyPatch, stopped: int) -> tuple[Result, Thorough, list[str]]:
+    """Optimize as on a GPU, where the `stopped` fastest fail when they are looked at thoroughly."""
+    here = Choice(gpu("H100"), Present(0, "GPU-0", "H100", gpu("H100")))
+    monkeypatch.setattr(pipeline, "choose", lambda name, simulate: here)
+    bench = Bench()
+    thorough = Thorough(bench, stopped)
+    stages: list[str] = []
+
+    def watch(event: events.Event) -> None:
+        if isinstance(event, events.StageFinished):
+            stages.append(event.stage)
+
+    module, x = torch.nn.ReLU(), torch.randn(4)
+    make = lambda task, choice, chosen, careful: thorough if careful else bench  # noqa: E731
+    result = blocking(Pursuit(module, x, settings(folder), [Hill()], watch, make))
+    return result, thorough, stages
+
+
+def test_on_a_gpu_the_winner_is_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result, thorough, stages = confirmed(tmp_path, monkeypatch, 0)
+    assert stages == ["functionalize", "translate", "evolve", "confirm", "archive"]
+    assert thorough.asked == [result.best.candidate.key]
+    assert result.best.seconds == min(judged.seconds for judged in result.history)
+
+
+def test_a_winner_that_fails_a_thorough_look_is_not_returned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result, thorough, _ = confirmed(tmp_path, monkeypatch, 2)
+    fastest = sorted((j for j in result.history if j.verdict.passed), key=lambda j: j.seconds)
+    assert thorough.asked == [judged.candidate.key for judged in fastest[:3]]
+    assert result.best.candidate.key == fastest[2].candidate.key
+    with Archive.open(str(tmp_path / "archive.db")) as archive:
+        kept = archive.judged(result.task.key, judge_version="2 thorough")
+    assert [judged.verdict.passed for judged in kept] == [False, False, True]
+
+
+def test_where_no_winner_stands_a_thorough_look_nothing_has_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(NothingPassed, match="thorough"):
+        confirmed(tmp_path, monkeypatch, 99)

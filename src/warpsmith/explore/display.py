@@ -28,7 +28,8 @@ from warpsmith.evolve.events import (
 from warpsmith.explore.tally import REASONS_SHOWN, Tally, counts
 from warpsmith.explore.words import amount, best_line, clock, duration, percent, share
 
-STAGES = ("functionalize", "translate", "evolve", "archive")
+STAGES = ("functionalize", "translate", "evolve", "confirm", "archive")
+ONLY_ON_GPU = "confirm"
 PLAIN_EVERY = 10
 _BAR = 28
 
@@ -126,10 +127,12 @@ def display_for(console: Console) -> Display:
 
 
 def _stages(tally: Tally) -> Text:
-    """The four stages in a row: done, running, to come."""
+    """The stages in a row: done, running, to come. One of them there is only where times are measured."""
     done = {stage.name for stage in tally.finished}
     text = Text()
     for name in STAGES:
+        if name == ONLY_ON_GPU and name not in done and name != tally.stage:
+            continue
         style = "bold cyan" if name == tally.stage and name not in done else "green" if name in done else "dim"
         text.append(name, style=style).append("  ")
     if tally.generation:
