@@ -1,17 +1,24 @@
 """Does the judge measure the same thing twice? One candidate of each kernel, judged in many fresh processes.
 
-    python benchmarks/judge_repeatability.py [--processes 20] [--blocks 8]
+    python benchmarks/judge_repeatability.py [--processes 20] [--blocks 8] [--ahead 3] [--kernel NAME ...]
 
 Every process has a judge, a runner and a context of its own and judges each kernel once. How far the medians of the
 processes lie apart (largest over smallest, less 1; standard deviation over mean) is what a reported time is worth, and
 `covered` is the share of processes whose own 95 % interval holds the median of all.
 
-Then the A/A comparison: in one process the same candidate is judged over and over as A, B, B, A, A, B, B, A ...;
-`judge.statistics.compare` should find a ratio near 1 and no gain.
+Then the A/A comparison: in one process for each kernel the same candidate is judged over and over as A, B, B, A, A, B,
+B, A ...; `judge.statistics.compare` should find a ratio near 1 and no gain.
+
+Most of a process's life is start-up, so `--ahead` of them are under way at once and divide the GPU's memory: while one
+verifies and times, which it does alone, holding the lock of the GPU, others load PyTorch and make their contexts.
+Contexts are made outside of the lock; `--ahead 1` tells whether that matters. Seconds of a judgement hold the wait for
+the lock.
 
 Kernels are the built-in author's defaults, from a few microseconds to a millisecond. Writes
-benchmarks/results/judge_repeatability.json with clocks, temperatures and throttle reasons. About three minutes.
-`--simulate` tries this script on tiny sizes without a GPU: estimates repeat exactly, and no file is written.
+benchmarks/results/judge_repeatability.json after each process, with clocks, temperatures and throttle reasons. The same
+command on the same card goes on where it was cut off, and judges only the kernels and processes that are missing.
+`--simulate` tries this script on tiny sizes without a GPU: estimates repeat exactly, and it writes a file only with
+`--into`.
 """
 
 from __future__ import annotations
@@ -19,31 +26,36 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import anyio
 import torch
-from judge_speed import machine, save, task_file
+from judge_speed import task_file
+from results_file import Results, begin, card, rounded
 
 from warpsmith.author import Context
 from warpsmith.author.builtin import BuiltinAuthor
 from warpsmith.cluster.worker import read_task, write_task
 from warpsmith.device.choose import AUTO, Choice, choose
 from warpsmith.device.cuda.device import CudaDevice
+from warpsmith.errors import MachineError
 from warpsmith.judge import Judge
 from warpsmith.judge.statistics import LEAST_BLOCKS, compare
 from warpsmith.program import Builder
-from warpsmith.records import Candidate, GpuState, Lineage, Timing
+from warpsmith.records import Candidate, Lineage
 from warpsmith.task import load_task
 
 Shapes = dict[str, tuple[int, ...]]
+Run = dict[str, Any]
+"""One judgement: `problem` where it failed, else `median` and `interval`, the number of `samples`, what the several
+clocks say, states of the GPU; `seconds` that the judgement took."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +68,12 @@ class Kernel:
     tiny: Shapes
 
 
+_GELU, _SOFTMAX = "torch.nn.functional.gelu(x)", "torch.softmax(x, 1)"
 KERNELS = (
-    Kernel("gelu_small", "torch.nn.functional.gelu(x)", {"x": (256, 1024)}, {"x": (8, 64)}),
-    Kernel("softmax_large", "torch.softmax(x, 1)", {"x": (4096, 8192)}, {"x": (16, 64)}),
+    Kernel("gelu_small", _GELU, {"x": (256, 1024)}, {"x": (8, 64)}),
+    Kernel("softmax_small", _SOFTMAX, {"x": (128, 1000)}, {"x": (4, 100)}),
+    Kernel("gelu_large", _GELU, {"x": (4096, 8192)}, {"x": (16, 64)}),
+    Kernel("softmax_large", _SOFTMAX, {"x": (4096, 8192)}, {"x": (16, 64)}),
     Kernel(
         "matmul",
         "torch.matmul(a, b)",
@@ -78,40 +93,40 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One judgement: how it ended where it failed, else the timing; the seconds it took."""
+class Job:
+    """What one process does: judge each case `times` times. It is one of the `--processes`, or number 0 for A/A."""
 
-    name: str
-    problem: str
-    timing: Timing | None
-    seconds: float
-
-
-def cases(folder: Path, choice: Choice) -> list[Case]:
-    """Write the tasks and have the built-in author write its default program for each."""
-    found = []
-    for kernel in KERNELS:
-        shapes = kernel.shapes if choice.measures else kernel.tiny
-        task = load_task(task_file(folder, kernel.name, kernel.expression, shapes))
-        proposal = anyio.run(BuiltinAuthor().propose, Context(task, choice.spec, "create", (), 0))
-        assert proposal is not None, "the operator `create` needs no parents"
-        candidate = Candidate(task.key, proposal.program, proposal.tunables, Lineage("builtin", "create"))
-        written = folder / f"{kernel.name}.task"
-        write_task(task, written)
-        found.append(Case(kernel.name, str(written), candidate))
-    return found
+    number: int
+    cases: tuple[Case, ...]
+    times: int = 1
 
 
-def judged(cases: Sequence[Case], cache: str, simulate: bool, times: int = 1) -> list[Run]:
-    """Judge each case some times in this process, each case with a judge and a runner of its own."""
+# ----------------------------------------------------------------------------------------------------- in the processes
+
+
+def case_of(kernel: Kernel, folder: Path, choice: Choice) -> Case:
+    """Write the task, and have the built-in author write its default program."""
+    task = load_task(
+        task_file(folder, kernel.name, kernel.expression, kernel.shapes if choice.measures else kernel.tiny)
+    )
+    proposal = anyio.run(BuiltinAuthor().propose, Context(task, choice.spec, "create", (), 0))
+    assert proposal is not None, "the operator `create` needs no parents"
+    written = folder / f"{kernel.name}.task"
+    write_task(task, written)
+    candidate = Candidate(task.key, proposal.program, proposal.tunables, Lineage("builtin", "create"))
+    return Case(kernel.name, str(written), candidate)
+
+
+def judged(job: Job, cache: str, simulate: bool, shares: int) -> dict[str, list[Run]]:
+    """Do a job in this process, each case with a judge and a runner of its own. Returns the runs by kernel."""
     torch.set_num_threads(1)
-    runs = []
-    for case in cases:
+    runs: dict[str, list[Run]] = {}
+    for case in job.cases:
         with Builder(cache) as builder:
-            device = choose(AUTO, simulate=simulate).device(builder)
+            device = choose(AUTO, simulate=simulate).device(builder, shares=shares)
             try:
                 judge = Judge(read_task(Path(case.task_file)), device, builder)
-                runs += [_run(judge, case) for _ in range(times)]
+                runs[case.name] = [{"process": job.number, **_run(judge, case)} for _ in range(job.times)]
             finally:
                 if isinstance(device, CudaDevice):
                     device.close()
@@ -121,78 +136,95 @@ def judged(cases: Sequence[Case], cache: str, simulate: bool, times: int = 1) ->
 def _run(judge: Judge, case: Case) -> Run:
     began = time.perf_counter()
     verdict = judge.judge(case.candidate)
-    problem = f"{verdict.failure.reason}: {verdict.failure.message}" if verdict.failure is not None else ""
-    return Run(case.name, problem, verdict.timing, time.perf_counter() - began)
+    run: Run = {"seconds": time.perf_counter() - began, "problem": ""}
+    if verdict.failure is not None:
+        return run | {"problem": f"{verdict.failure.reason}: {verdict.failure.message}"}
+    timing = verdict.timing
+    assert timing is not None
+    run |= {"median": timing.median, "interval": timing.interval, "samples": len(timing.samples)}
+    run |= {"clocks_of": dict(timing.clocks_of), "states": [asdict(state) for state in timing.states]}
+    return run
 
 
-def in_a_fresh_process(cases: Sequence[Case], cache: str, simulate: bool, times: int = 1) -> list[Run]:
-    """Call `judged` in a process that does nothing else."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(judged, cases, cache, simulate, times).result()
+def _answer(pipe: Connection, job: Job, cache: str, simulate: bool, shares: int) -> None:
+    pipe.send(rounded(judged(job, cache, simulate, shares)))
+
+
+def in_a_fresh_process(job: Job, cache: str, simulate: bool, shares: int) -> tuple[dict[str, list[Run]], float]:
+    """Do a job in a process that does nothing else and then ends, even if this one is killed meanwhile.
+
+    Returns its runs by kernel, and the seconds from start to end. Raises MachineError where it ends without an answer.
+    """
+    began, context = time.perf_counter(), multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(theirs, job, cache, simulate, shares), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        runs: dict[str, list[Run]] = ours.recv()
+    except EOFError as error:
+        process.join()
+        raise MachineError(f"a judging process ended with code {process.exitcode} and no answer") from error
+    process.join()
+    return runs, time.perf_counter() - began
+
+
+# -------------------------------------------------------------------------------------------------------------- figures
 
 
 def spread(runs: Sequence[Run]) -> dict[str, Any]:
     """Say how far the medians of several processes lie apart."""
-    timings = [run.timing for run in runs if run.timing is not None]
-    problems = sorted({run.problem for run in runs if run.problem})
-    if len(timings) < 2:
-        return {"runs": len(timings), "problems": problems}
-    medians = [timing.median for timing in timings]
+    timed = [run for run in runs if not run["problem"]]
+    problems = sorted({run["problem"] for run in runs if run["problem"]})
+    if len(timed) < 2:
+        return {"runs": len(timed), "problems": problems}
+    medians = [run["median"] for run in timed]
     middle = statistics.median(medians)
+    clocks = {name: [run["clocks_of"][name] for run in timed] for name in timed[0]["clocks_of"]}
     return {
-        "runs": len(timings),
+        "runs": len(timed),
         "problems": problems,
         "median": middle,
         "medians": medians,
         "range": max(medians) / min(medians) - 1.0,
         "deviation": statistics.stdev(medians) / statistics.fmean(medians),
-        "covered": sum(t.interval[0] <= middle <= t.interval[1] for t in timings) / len(timings),
-        "samples": statistics.median(len(timing.samples) for timing in timings),
-        "judgement_seconds": statistics.median(run.seconds for run in runs),
-        "clocks_of": {name: statistics.median(values) for name, values in _clocks(timings).items()},
-        "gpu": states([state for timing in timings for state in timing.states]),
+        "covered": sum(run["interval"][0] <= middle <= run["interval"][1] for run in timed) / len(timed),
+        "samples": statistics.median(run["samples"] for run in timed),
+        "judgement_seconds": statistics.median(run["seconds"] for run in runs),
+        "clocks_of": {name: statistics.median(values) for name, values in clocks.items()},
+        "gpu": states([state for run in timed for state in run["states"]]),
     }
 
 
-def _clocks(timings: Sequence[Timing]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    for timing in timings:
-        for name, seconds in timing.clocks_of:
-            found.setdefault(name, []).append(seconds)
-    return found
-
-
-def states(seen: Sequence[GpuState]) -> dict[str, Any]:
+def states(seen: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Sum up what the driver said: least, median and largest of each figure, and every reason to throttle."""
     if not seen:
         return {}
-    figures: dict[str, list[float]] = {
-        "sm_clock_mhz": [state.sm_clock for state in seen],
-        "memory_clock_mhz": [state.memory_clock for state in seen],
-        "temperature_c": [state.temperature for state in seen],
-        "power_w": [state.power for state in seen],
-    }
-    summary: dict[str, Any] = {name: [min(v), statistics.median(v), max(v)] for name, v in figures.items()}
-    throttled = [state for state in seen if state.throttle]
-    summary["throttle"] = sorted({reason for state in throttled for reason in state.throttle})
+    named = {"sm_clock": "mhz", "memory_clock": "mhz", "temperature": "c", "power": "w"}
+    summary: dict[str, Any] = {}
+    for name, unit in named.items():
+        values = [state[name] for state in seen]
+        summary[f"{name}_{unit}"] = [min(values), statistics.median(values), max(values)]
+    throttled = [state for state in seen if state["throttle"]]
+    summary["throttle"] = sorted({reason for state in throttled for reason in state["throttle"]})
     summary["throttled_share"] = len(throttled) / len(seen)
     return summary
 
 
 def itself(runs: Sequence[Run]) -> dict[str, Any]:
     """Compare a candidate with itself: runs 0, 3, 4, 7, 8 ... are A, the others B."""
-    medians = [run.timing.median for run in runs if run.timing is not None]
-    if len(medians) < len(runs):
-        return {"problems": sorted({run.problem for run in runs if run.problem})}
-    ours = [median for number, median in enumerate(medians) if number % 4 in (0, 3)]
-    theirs = [median for number, median in enumerate(medians) if number % 4 in (1, 2)]
+    found = {"of_each": len(runs) // 2, "problems": sorted({run["problem"] for run in runs if run["problem"]})}
+    if found["problems"]:
+        return found
+    ours = [run["median"] for number, run in enumerate(runs) if number % 4 in (0, 3)]
+    theirs = [run["median"] for number, run in enumerate(runs) if number % 4 in (1, 2)]
     comparison = compare("itself", ours, theirs)
-    return asdict(comparison) | {"gain": comparison.gain}
+    return found | asdict(comparison) | {"gain": comparison.gain}
 
 
 def show(name: str, row: dict[str, Any]) -> None:
     """Print one kernel's results in a few lines."""
-    apart, same = row["processes"], row["itself"]
+    apart, same = row["processes"], row.get("itself", {"problems": []})
     if "median" in apart:
         print(
             f"{name:14} {apart['median'] * 1e6:9.2f} µs in {apart['runs']} processes: range {apart['range']:.2%}, "
@@ -205,43 +237,81 @@ def show(name: str, row: dict[str, Any]) -> None:
             f"{'':14} against itself {same['ratio']:.4f} ({low:.4f} to {high:.4f}), "
             f"spread {same['spread']:.4f}, {'A GAIN, WHICH IS WRONG' if same['gain'] else 'no gain'}"
         )
-    for problem in sorted({*apart["problems"], *same.get("problems", ())}):
+    for problem in sorted({*apart["problems"], *same["problems"]}):
         print(f"{name:14} {problem}")
 
 
+# ------------------------------------------------------------------------------------------------------------- the plan
+
+
+def missing(rows: dict[str, Any], cases: Sequence[Case], processes: int, blocks: int) -> list[Job]:
+    """Return the jobs that are left: of each process the kernels that it lacks, then the comparisons."""
+    jobs = []
+    for number in range(1, processes + 1):
+        lacking = [case for case in cases if all(run["process"] != number for run in rows[case.name]["runs"])]
+        if lacking:
+            jobs.append(Job(number, tuple(lacking)))
+    again = [case for case in cases if rows[case.name].get("itself", {}).get("of_each") != blocks]
+    return jobs + [Job(0, (case,), 2 * blocks) for case in again]
+
+
+def keep(results: Results, job: Job, runs: dict[str, list[Run]]) -> None:
+    """Put what a process found into the file."""
+    for name, found in runs.items():
+        row = results.document["kernels"][name]
+        if job.number == 0:
+            row["itself"] = itself(found)
+        else:
+            row["runs"] = sorted([*row["runs"], *found], key=lambda run: int(run["process"]))
+            row["processes"] = spread(row["runs"])
+    results.save()
+
+
+def work(results: Results, cases: Sequence[Case], options: argparse.Namespace, cache: str) -> None:
+    """Do all jobs that are left, some at a time; keep the results of each as soon as they are there."""
+    jobs = missing(results.document["kernels"], cases, options.processes, options.blocks)
+    if not jobs:
+        print("all measured already; --anew measures it again")
+    began = time.perf_counter()
+    with ThreadPoolExecutor(options.ahead) as pool:
+        waiting = {pool.submit(in_a_fresh_process, job, cache, options.simulate, options.ahead): job for job in jobs}
+        try:
+            for number, done in enumerate(as_completed(waiting), 1):
+                job, (runs, seconds) = waiting[done], done.result()
+                keep(results, job, runs)
+                what = f"process {job.number} of {options.processes}" if job.number else f"{job.cases[0].name} A/A"
+                so_far = time.perf_counter() - began
+                left = so_far / number * (len(jobs) - number)
+                print(f"{what}: {seconds:.1f} s; {number} of {len(jobs)} in {so_far:.0f} s, {left:.0f} s to go")
+        finally:
+            # Where one failed, those that have not begun are not begun.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
 def main() -> None:
+    names = [kernel.name for kernel in KERNELS]
     parser = argparse.ArgumentParser(description="Does the judge measure the same thing twice?")
     parser.add_argument("--processes", type=int, default=20)
     parser.add_argument("--blocks", type=int, default=8, help=f"of A and of B, at least {LEAST_BLOCKS}, even")
-    parser.add_argument("--simulate", action="store_true", help="try this script without a GPU, on tiny sizes")
-    options = parser.parse_args()
+    parser.add_argument("--ahead", type=int, default=3, help="processes under way at once; only one of them times")
+    parser.add_argument("--kernel", action="append", choices=names, help="judge this one only; may be repeated")
+    options, choice = begin(parser)
     if options.blocks < LEAST_BLOCKS or options.blocks % 2:
         parser.error(f"--blocks must be even and at least {LEAST_BLOCKS}")
-    if options.processes < 2:
-        parser.error("--processes must be at least 2")
-    choice = choose(AUTO, simulate=options.simulate)
-    if not choice.measures and not options.simulate:
-        print("There is no NVIDIA GPU here that can be used, so there is nothing to measure.")
-        return
+    if options.processes < 2 or options.ahead < 1:
+        parser.error("--processes must be at least 2, --ahead at least 1")
+    chosen = [kernel for kernel in KERNELS if kernel.name in (options.kernel or names)]
+    results = Results("judge_repeatability", choice, {"ahead": options.ahead, "card": card(choice)}, options.into)
+    rows = results.document.setdefault("kernels", {})
+    for kernel in chosen:
+        if options.anew or kernel.name not in rows:
+            rows[kernel.name] = {"runs": [], "processes": spread([])}
     with tempfile.TemporaryDirectory(prefix="warpsmith-repeat-") as folder:
-        cache = str(Path(folder) / "builds")
-        found = cases(Path(folder), choice)
-        runs: list[Run] = []
-        for number in range(options.processes):
-            began = time.perf_counter()
-            runs += in_a_fresh_process(found, cache, options.simulate)
-            print(f"process {number + 1} of {options.processes}: {time.perf_counter() - began:.1f} s", file=sys.stderr)
-        again = in_a_fresh_process(found, cache, options.simulate, 2 * options.blocks)
-    rows = {
-        case.name: {
-            "processes": spread([run for run in runs if run.name == case.name]),
-            "itself": itself([run for run in again if run.name == case.name]),
-        }
-        for case in found
-    }
-    for name, row in rows.items():
-        show(name, row)
-    save("judge_repeatability", choice, {**machine(choice), "processes": options.processes, "kernels": rows})
+        cases = [case_of(kernel, Path(folder), choice) for kernel in chosen]
+        work(results, cases, options, str(Path(folder) / "builds"))
+    for kernel in chosen:
+        show(kernel.name, results.document["kernels"][kernel.name])
+    results.finish()
 
 
 if __name__ == "__main__":

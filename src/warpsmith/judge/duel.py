@@ -41,22 +41,34 @@ def duel(
 ) -> Duel:
     """Time baselines and compare. `seconds` limits the preparation of each baseline, compilation included.
 
-    With `cache`, what was measured is kept there for searches to look at; a comparison always measures anew. Raises
-    MachineError where the GPU fails, or the candidate, which has passed, does not stay right.
+    With `cache`, baselines are kept there by task, device and versions, and need not all be timed again to know which
+    of them matter; a comparison always measures anew. Raises MachineError where the GPU fails, or the candidate, which
+    has passed, does not stay right.
     """
     device = judge.gpu
     with (
         device.exclusive(),
         Baselines(judge.task, device.where, rotate_bytes=L2_MULTIPLE * device.spec.l2_bytes, seconds=seconds) as others,
     ):
-        baselines = tuple(others.measure(mode, graph) for mode in MODES for graph in (False, True) if mode in modes)
-        if cache is not None:
-            BaselineCache(cache).store(others.key, baselines)
+        baselines = _measured(others, modes, cache)
         roles = _roles(baselines)
         with judge.stopwatch(candidate) as watch:
             rivals = {baseline.name: baseline for baseline in roles.values()}
             comparisons = tuple(_alternate(each, watch, others) for each in rivals.values())
     return Duel(baselines, comparisons, tuple((role, baseline.name) for role, baseline in roles.items()))
+
+
+def _measured(others: Baselines, modes: Sequence[Mode], cache: Path | None) -> tuple[Baseline, ...]:
+    """Return the baselines of `modes`, from the cache where all of them are there."""
+    wanted = [(mode, graph) for mode in MODES for graph in (False, True) if mode in modes]
+    kept = BaselineCache(cache) if cache is not None else None
+    known = kept.load(others.key) if kept is not None else None
+    if known is not None and [(each.mode, each.graph) for each in known] == wanted:
+        return tuple(known)
+    found = tuple(others.measure(mode, graph) for mode, graph in wanted)
+    if kept is not None and list(modes) == list(MODES):
+        kept.store(others.key, found)
+    return found
 
 
 def _roles(baselines: Sequence[Baseline]) -> dict[str, Baseline]:
