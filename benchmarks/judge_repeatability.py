@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -38,6 +37,7 @@ from typing import Any
 import anyio
 import torch
 from judge_speed import task_file
+from repeatability_figures import Run, itself, show, spread
 from results_file import Results, begin, card, rounded
 
 from warpsmith.author import Context
@@ -47,15 +47,12 @@ from warpsmith.device.choose import AUTO, Choice, choose
 from warpsmith.device.cuda.device import CudaDevice
 from warpsmith.errors import MachineError
 from warpsmith.judge import Judge
-from warpsmith.judge.statistics import LEAST_BLOCKS, compare
+from warpsmith.judge.statistics import LEAST_BLOCKS
 from warpsmith.program import Builder
 from warpsmith.records import Candidate, Lineage
 from warpsmith.task import load_task
 
 Shapes = dict[str, tuple[int, ...]]
-Run = dict[str, Any]
-"""One judgement: `problem` where it failed, else `median` and `interval`, the number of `samples`, what the several
-clocks say, states of the GPU; `seconds` that the judgement took."""
 
 
 @dataclass(frozen=True)
@@ -167,78 +164,6 @@ def in_a_fresh_process(job: Job, cache: str, simulate: bool, shares: int) -> tup
         raise MachineError(f"a judging process ended with code {process.exitcode} and no answer") from error
     process.join()
     return runs, time.perf_counter() - began
-
-
-# -------------------------------------------------------------------------------------------------------------- figures
-
-
-def spread(runs: Sequence[Run]) -> dict[str, Any]:
-    """Say how far the medians of several processes lie apart."""
-    timed = [run for run in runs if not run["problem"]]
-    problems = sorted({run["problem"] for run in runs if run["problem"]})
-    if len(timed) < 2:
-        return {"runs": len(timed), "problems": problems}
-    medians = [run["median"] for run in timed]
-    middle = statistics.median(medians)
-    clocks = {name: [run["clocks_of"][name] for run in timed] for name in timed[0]["clocks_of"]}
-    return {
-        "runs": len(timed),
-        "problems": problems,
-        "median": middle,
-        "medians": medians,
-        "range": max(medians) / min(medians) - 1.0,
-        "deviation": statistics.stdev(medians) / statistics.fmean(medians),
-        "covered": sum(run["interval"][0] <= middle <= run["interval"][1] for run in timed) / len(timed),
-        "samples": statistics.median(run["samples"] for run in timed),
-        "judgement_seconds": statistics.median(run["seconds"] for run in runs),
-        "clocks_of": {name: statistics.median(values) for name, values in clocks.items()},
-        "gpu": states([state for run in timed for state in run["states"]]),
-    }
-
-
-def states(seen: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Sum up what the driver said: least, median and largest of each figure, and every reason to throttle."""
-    if not seen:
-        return {}
-    named = {"sm_clock": "mhz", "memory_clock": "mhz", "temperature": "c", "power": "w"}
-    summary: dict[str, Any] = {}
-    for name, unit in named.items():
-        values = [state[name] for state in seen]
-        summary[f"{name}_{unit}"] = [min(values), statistics.median(values), max(values)]
-    throttled = [state for state in seen if state["throttle"]]
-    summary["throttle"] = sorted({reason for state in throttled for reason in state["throttle"]})
-    summary["throttled_share"] = len(throttled) / len(seen)
-    return summary
-
-
-def itself(runs: Sequence[Run]) -> dict[str, Any]:
-    """Compare a candidate with itself: runs 0, 3, 4, 7, 8 ... are A, the others B."""
-    found = {"of_each": len(runs) // 2, "problems": sorted({run["problem"] for run in runs if run["problem"]})}
-    if found["problems"]:
-        return found
-    ours = [run["median"] for number, run in enumerate(runs) if number % 4 in (0, 3)]
-    theirs = [run["median"] for number, run in enumerate(runs) if number % 4 in (1, 2)]
-    comparison = compare("itself", ours, theirs)
-    return found | asdict(comparison) | {"gain": comparison.gain}
-
-
-def show(name: str, row: dict[str, Any]) -> None:
-    """Print one kernel's results in a few lines."""
-    apart, same = row["processes"], row.get("itself", {"problems": []})
-    if "median" in apart:
-        print(
-            f"{name:14} {apart['median'] * 1e6:9.2f} µs in {apart['runs']} processes: range {apart['range']:.2%}, "
-            f"deviation {apart['deviation']:.2%}, own interval covers the median in {apart['covered']:.0%}; "
-            f"{apart['judgement_seconds']:.2f} s a judgement"
-        )
-    if "ratio" in same:
-        low, high = same["interval"]
-        print(
-            f"{'':14} against itself {same['ratio']:.4f} ({low:.4f} to {high:.4f}), "
-            f"spread {same['spread']:.4f}, {'A GAIN, WHICH IS WRONG' if same['gain'] else 'no gain'}"
-        )
-    for problem in sorted({*apart["problems"], *same["problems"]}):
-        print(f"{name:14} {problem}")
 
 
 # ------------------------------------------------------------------------------------------------------------- the plan
