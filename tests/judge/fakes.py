@@ -30,7 +30,6 @@ class FakeDevice:
         self.seconds = seconds
         self.calls = 0
 
-    measures = False
     where = "cpu"
     architecture = "sm_90"
 

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 class Device(Protocol):
     """Runs built programs. The simulator is one; a GPU behind the CUDA driver is another."""
 
-    measures: bool
-    """Whether times are measured here, by series of verified calls, or estimated from counters."""
-
     @property
     def spec(self) -> GpuSpec:
         """The GPU that is simulated or present."""

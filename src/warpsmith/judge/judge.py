@@ -22,31 +22,24 @@ from typing import cast
 
 import torch
 
-from warpsmith.device.cuda.device import CudaDevice, seconds_for
-from warpsmith.device.cuda.process import Fault
+from warpsmith.device.cuda.device import CudaDevice
 from warpsmith.device.protocol import Device, EstimatingDevice
-from warpsmith.device.simulator import Simulator
-from warpsmith.errors import MachineError, ProgramError, SimulatorError
-from warpsmith.judge import probes, tools
-from warpsmith.judge.blockwise import BlockPool, Blocks, blocks_for
-from warpsmith.judge.mixtures import draw_any
-from warpsmith.judge.pool import Pool, members_for
+from warpsmith.errors import MachineError, ProgramError
+from warpsmith.judge import probes
+from warpsmith.judge.native import Native
 from warpsmith.judge.profile import profile
 from warpsmith.judge.references import CACHE_BYTES, POOL, Reference, References
-from warpsmith.judge.roofline import from_times
 from warpsmith.judge.screen import mismatched, refused, screen
-from warpsmith.judge.timing import Contents, Limits, Stopwatch, fault_failure, least_seconds, measure
-from warpsmith.judge.trial import Trial, conduct, locate
+from warpsmith.judge.timing import Stopwatch
+from warpsmith.judge.trial import Trial, conduct
 from warpsmith.program import Builder
-from warpsmith.records import Bound, BoundPlan, Candidate, Failure, Profile, Stage, Task, Verdict, digest
+from warpsmith.records import Bound, BoundPlan, Candidate, Failure, Stage, Task, Verdict, digest
 from warpsmith.task import Admission, admit, bound, families_for
 
 JUDGE_VERSION = "2"
 NOMINAL = "nominal"
 _BUDGET_FLOOR = 50_000_000
 _BUDGET_PER_OPERATION = 256
-_SIMULATED = 20_000_000
-"""Bytes and operations of a task up to which the simulator can look at a whole call of a program on a GPU's behalf."""
 _LARGE = 128 << 20
 """Bytes of arguments and results from which on references fill the GPU: fewer families are drawn, each once."""
 _FEW = ("nominal", "normal", "offset", "row_scale", "heavy_tail", "exact")
@@ -78,30 +71,28 @@ class Judge:
     ) -> None:
         self.task = task
         self.device = device
-        large = device.measures and _nbytes(task) > _LARGE
+        large = isinstance(device, CudaDevice) and _nbytes(task) > _LARGE
         self.families = tuple(f for f in families_for(task) if every_family or not large or f in _FEW)
         self._mixtures = 1 if large and not every_family else len(probes.MIXTURES)
-        self._thorough = thorough
         self._builder = builder
         self._seed = seed
         self._bound: Bound = bound(task, device.spec)
         self._budget = budget if budget is not None else _budget(self._bound)
-        if cache_bytes is None:
-            memory = cast(CudaDevice, device).memory_bytes if device.measures else 0
-            cache_bytes = memory // _SHARE_OF_MEMORY if device.measures else CACHE_BYTES
-        self._blocks: Blocks | None = None
-        if device.measures:
-            self._blocks = self._cut(cast(CudaDevice, device).memory_bytes)
+        self._native: Native | None = None
+        if isinstance(device, CudaDevice):
+            self._native = Native(task, device, builder, self._bound, self._budget, seed, thorough)
+            default = device.memory_bytes // _SHARE_OF_MEMORY
+        else:
+            default = CACHE_BYTES
+        self._blocks = self._native.blocks if self._native else None
         self._references = References(
             task,
             seed,
-            limit=cache_bytes,
+            limit=default if cache_bytes is None else cache_bytes,
             device=device.where,
             pool=1 if large else POOL,
             answers=self._blocks is None,
         )
-        self._pool: Contents | None = None
-        self._checker = Simulator(device.spec) if device.measures and _work(self._bound) <= _SIMULATED else None
         self._admission: Admission | None = None
         self._architecture = device.architecture
         self._stages: tuple[tuple[Stage, Callable[[Trial], Failure | None]], ...] = (
@@ -114,14 +105,6 @@ class Judge:
             (Stage.TIME, self._time),
             (Stage.PROFILE, self._profile),
         )
-
-    def _cut(self, memory_bytes: int) -> Blocks | None:
-        """Cut a task that is too large, and make sure that its blocks compute what the whole computes."""
-        blocks = blocks_for(self.task, memory_bytes)
-        if blocks is None:
-            return None
-        with self.device.exclusive():
-            return blocks if blocks.holds(draw_any(self.task, NOMINAL, 0, self.device.where)) else None
 
     @property
     def admission(self) -> Admission:
@@ -144,11 +127,11 @@ class Judge:
     def _forget(self) -> None:
         """Let go of all that can be computed again."""
         self._references.clear()
-        self._pool = None
-        torch.cuda.empty_cache()
+        if self._native is not None:
+            self._native.forget()
 
     def _judge(self, candidate: Candidate) -> Verdict:
-        trial = Trial(self.task, candidate, self.device, self._references, self._budget, self._blocks)
+        trial = self._trial(candidate)
         seconds: list[tuple[str, float]] = []
         failure: Failure | None = None
         reached = Stage.SCREEN
@@ -177,37 +160,29 @@ class Judge:
         """Hold the device while it is used, and leave it to others while we compile or simulate."""
         return self.device.exclusive() if stage in _ON_DEVICE else nullcontext()
 
+    def _trial(self, candidate: Candidate) -> Trial:
+        return Trial(self.task, candidate, self.device, self._references, self._budget, self._blocks)
+
     @property
     def gpu(self) -> CudaDevice:
         """The device, where it measures. Raises MachineError for a simulated one, which has no times to compare."""
-        if not isinstance(self.device, CudaDevice):
-            raise MachineError("a simulated GPU measures nothing: comparisons need a GPU")
-        return self.device
+        return self._hands().device
 
     @contextmanager
     def stopwatch(self, candidate: Candidate) -> Iterator[Stopwatch]:
         """Prepare a candidate that has passed for many timings. Raises MachineError where it does not run."""
-        trial = Trial(self.task, candidate, self.device, self._references, self._budget, self._blocks)
-        device, graph, seed = self.gpu, self.task.graph, self._fill(trial, 2000)
-        with device.exclusive():
+        trial, native = self._trial(candidate), self._hands()
+        with native.device.exclusive():
             failure = self._screen(trial) or self._build(trial)
             if failure is not None:
                 raise MachineError(f"a candidate that has passed is refused: {failure.message}")
-            try:
-                series = device.series(trial.built, trial.plan, graph.arguments, graph.results, seed)
-                yield Stopwatch(series, self._timed(device), seconds_for(self._budget), seed)
-            except Fault as fault:
-                device.recover()
-                raise MachineError(f"a candidate that has passed fails: {fault.message}") from fault
+            with native.stopwatch(trial, self._first(), self._fill(trial, 2000)) as watch:
+                yield watch
 
-    def _timed(self, device: CudaDevice) -> Contents:
-        """The contents of timed calls, drawn when first needed."""
-        if self._pool is None and self._blocks is not None:
-            self._pool = BlockPool(self._blocks, 1, self._references.get(NOMINAL, 1).arguments)
-        elif self._pool is None:
-            count = members_for(self.task, device.memory_bytes)
-            self._pool = Pool(self.task, self._first(), self._seed, count, device.where)
-        return self._pool
+    def _hands(self) -> Native:
+        if self._native is None:
+            raise MachineError("a simulated GPU measures nothing: comparisons need a GPU")
+        return self._native
 
     def _screen(self, trial: Trial) -> Failure | None:
         plan = screen(self.task, trial.candidate, self.device.spec)
@@ -256,54 +231,17 @@ class Judge:
         yield probes.mixtures(trial, self.families, self._fill(trial, 105), self._mixtures)
 
     def _sanitize(self, trial: Trial) -> Failure | None:
-        """Call once more, looking for races, uninitialised reads and barriers that not all threads reach.
-
-        A program for a GPU is looked at in the simulator where the task is small enough and the simulator knows all
-        of its instructions; `Verdict.sanitized` tells.
-        """
-        reference = self._first()
-        if not self.device.measures:
-            execution = trial.call(reference, fill=self._fill(trial, 109), sanitize=True)
-        elif self._checker is not None:
-            inputs = {name: value.cpu() for name, value in reference.arguments.items()}
-            fill, results = self._fill(trial, 109), self.task.graph.results
-            try:
-                execution = self._checker.run(
-                    trial.built, trial.plan, inputs, results, fill=fill, sanitize=True, budget=self._budget
-                )
-            except SimulatorError:
-                return self._sanitize_natively(trial)
-            trial.counters = execution.counters
-        else:
-            return self._sanitize_natively(trial)
+        """Look for races, uninitialised reads and barriers that not all threads reach."""
+        reference, fill = self._first(), self._fill(trial, 109)
+        if self._native is not None:
+            return self._native.sanitize(trial, reference, fill)
         trial.sanitized = "simulator"
-        return conduct(execution, Stage.SANITIZE, reference) or self._sanitize_natively(trial)
-
-    def _sanitize_natively(self, trial: Trial) -> Failure | None:
-        """Have compute-sanitizer look, where it is worth the seconds."""
-        if not (self._thorough and self.device.measures and tools.sanitizer_here()):
-            return None
-        reference, results = self._first(), self.task.graph.results
-        with self.device.exclusive():
-            findings = tools.sanitize(
-                self.gpu,
-                self._builder,
-                trial.built,
-                trial.plan,
-                reference.arguments,
-                results,
-                budget=self._budget,
-            )
-        trial.sanitized = " and ".join(filter(None, (trial.sanitized, "compute-sanitizer")))
-        if not findings:
-            return None
-        finding = findings[0]
-        return Failure(Stage.SANITIZE, finding.kind, locate(finding), reference.family, reference.seed, finding=finding)
+        return conduct(trial.call(reference, fill=fill, sanitize=True), Stage.SANITIZE, reference)
 
     def _time(self, trial: Trial) -> Failure | None:
         """Time the program. Faster than the bound is impossible, so it is a failure, whatever the mechanism."""
-        if self.device.measures:
-            return self._measure(trial, cast(CudaDevice, self.device))
+        if self._native is not None:
+            return self._native.time(trial, self._first(), self._fill(trial, 1000))
         timing = cast(EstimatingDevice, self.device).time(trial.built, trial.plan, trial.counters)
         if not (timing.median >= self._bound.seconds):
             message = (
@@ -314,61 +252,13 @@ class Judge:
         trial.timing = timing
         return None
 
-    def _measure(self, trial: Trial, device: CudaDevice) -> Failure | None:
-        """Time a program by series of verified calls; once more where the runner was ended from outside."""
-        try:
-            return self._measure_once(trial, device)
-        except Fault as fault:
-            device.recover()
-            if fault.name != "died":
-                return fault_failure(fault)
-        try:
-            return self._measure_once(trial, device)
-        except Fault as fault:
-            device.recover()
-            return fault_failure(fault)
-
-    def _measure_once(self, trial: Trial, device: CudaDevice) -> Failure | None:
-        graph, seed = self.task.graph, self._fill(trial, 1000)
-        series = device.series(trial.built, trial.plan, graph.arguments, graph.results, seed)
-        least = least_seconds(self._bound, device.spec, series.calls)
-        limits = Limits(seconds_for(self._budget), least)
-        timing = measure(series, self._timed(device), limits, seed, device.spec.name, device.watch.state)
-        if self._blocks is not None:
-            # One draw of so large a task is as much as can be held beside everything else.
-            self._pool = None
-        if isinstance(timing, Failure):
-            return timing
-        trial.timing, trial.spans = timing, series.launch_seconds
-        return None
-
     def _profile(self, trial: Trial) -> Failure | None:
-        """Say where the time goes: from what Nsight Compute or the simulator counted, or from measured times alone."""
-        timing = trial.timing
-        if self.device.measures and timing is not None:
-            trial.profile = self._profile_natively(trial, timing.median)
+        """Say where the time goes, as far as anybody has counted or measured."""
+        if self._native is not None and trial.timing is not None:
+            trial.profile = self._native.profile(trial, self._first(), trial.timing.median)
         elif trial.counters:
             trial.profile = profile(trial.built, trial.plan, trial.counters, self.device.spec, self._bound)
         return None
-
-    def _profile_natively(self, trial: Trial, seconds: float) -> Profile | None:
-        found, spec = None, self.device.spec
-        if self._thorough:
-            inputs, results = self._first().arguments, self.task.graph.results
-            with self.device.exclusive():
-                found = tools.profile(
-                    self.gpu,
-                    self._builder,
-                    trial.built,
-                    trial.plan,
-                    inputs,
-                    results,
-                    seconds=seconds,
-                    bound=self._bound,
-                )
-        if found is None and len(trial.spans) == len(trial.plan.launches):
-            found = from_times(trial.spans, seconds, trial.built, trial.plan, spec, self._bound, trial.counters)
-        return found
 
     def _first(self) -> Reference:
         """The task's own inputs, drawn with seed 0, and the module's own parameters."""
@@ -379,13 +269,10 @@ class Judge:
         return int(digest("fill", str(self._seed), trial.candidate.key, str(call))[:8], 16)
 
 
-def _work(limit: Bound) -> int:
-    return limit.operations + limit.bytes_read + limit.bytes_written
-
-
 def _budget(limit: Bound) -> int:
     """Thread-instructions that a call may take: far more than any sensible program, far less than an endless loop."""
-    return _BUDGET_FLOOR + _BUDGET_PER_OPERATION * _work(limit)
+    work = limit.operations + limit.bytes_read + limit.bytes_written
+    return _BUDGET_FLOOR + _BUDGET_PER_OPERATION * work
 
 
 def _nbytes(task: Task) -> int:

@@ -32,13 +32,11 @@ from warpsmith.records import (
     BoundLaunch,
     BoundPlan,
     Build,
-    Counters,
     Execution,
     Finding,
     FindingKind,
     GpuSpec,
     TensorSpec,
-    Timing,
 )
 
 BASE_SECONDS = 2.0
@@ -75,8 +73,6 @@ class CudaDevice:
     `shares` is how many such devices, in other processes, divide the GPU's memory among
     themselves. Close it when done: it owns processes. Not thread-safe.
     """
-
-    measures = True
 
     def __init__(
         self,
@@ -198,10 +194,6 @@ class CudaDevice:
         self._loaded = ()
         arena = self.ready(build, plan, inputs, outputs)
         return Series(self.runner, arena, len(plan.launches), self.spec.l2_bytes, random.Random(seed))
-
-    def time(self, build: Build, plan: BoundPlan, counters: Sequence[Counters]) -> Timing:
-        """A GPU is timed by `series`, in which every call is verified. Raises MachineError."""
-        raise MachineError("a GPU is timed by a series of verified calls")
 
     # -- loading
 

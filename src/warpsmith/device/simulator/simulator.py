@@ -60,7 +60,6 @@ class Simulator:
     that waits for another block ends if that block is among those that the GPU could hold at once.
     """
 
-    measures = False
     where = "cpu"
 
     def __init__(self, spec: GpuSpec) -> None:
