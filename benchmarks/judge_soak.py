@@ -81,8 +81,8 @@ class Tally:
 
     @property
     def left_over(self) -> list[str]:
-        """Processes that outlived a run."""
-        return [command for run in self.runs for command in run["left_over"]]
+        """Processes that outlived a run; nobody knows of a run that was killed."""
+        return [command for run in self.runs for command in run["left_over"] or ()]
 
 
 @dataclass
@@ -113,7 +113,9 @@ class Soak:
         print(f"{len(first)} workers have started after {time.monotonic() - started:.0f} s")
         self.start, self.before, self.began = self.tally.judged, self.tally.seconds, time.monotonic()
         start_up = self.began - started
-        self.tally.runs.append({"start": self.start, "start_up": start_up, "card": card(self.choice), "left_over": []})
+        self.tally.runs.append(
+            {"start": self.start, "start_up": start_up, "card": card(self.choice), "left_over": None}
+        )
         async with anyio.create_task_group() as group:
             group.start_soon(self._tell, len(candidates))
             await self._batches(candidates, kills)

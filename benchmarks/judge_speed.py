@@ -26,7 +26,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ class Rate:
         return self.judged / self.seconds
 
 
-def task_file(folder: Path, name: str, expression: str, shapes: dict[str, tuple[int, ...]]) -> Path:
+def task_file(folder: Path, name: str, expression: str, shapes: Mapping[str, tuple[int, ...]]) -> Path:
     """Write a task file for an expression over normally distributed inputs of the given names and shapes."""
     path = folder / f"{name}.py"
     inputs = ", ".join(f"torch.randn{shape}" for shape in shapes.values())

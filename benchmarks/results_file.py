@@ -2,7 +2,8 @@
 
 A run that is cut off loses at most the part under way. The next run with the same command on the same kind of machine
 finds in the file what is measured already, and goes on from there. What was measured elsewhere, with another version
-of the code that judges, or after another question, is not mixed with what is measured now: it is replaced.
+of the code that judges, or after another question, is not mixed with what is measured now: such a file is set aside,
+as NAME.before.json, when the first new results are written.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ class Results:
     ) -> None:
         folder = FOLDER if folder is None and choice.measures else folder
         self.path = None if folder is None else folder / f"{name}.json"
+        self._set_aside = False
         self.document: dict[str, Any] = {**machine(choice), "asked": dict(asked)}
         if self.path is not None and self.path.is_file():
             self._take(self.path, json.loads(self.path.read_text(encoding="utf-8")))
@@ -108,7 +110,8 @@ class Results:
     def _take(self, path: Path, old: dict[str, Any]) -> None:
         other = [key for key, value in self.document.items() if old.get(key) != value]
         if other:
-            print(f"{path} differs in {', '.join(other)}: measuring anew, and replacing it", file=sys.stderr)
+            self._set_aside = True
+            print(f"{path} differs in {', '.join(other)}: it is set aside, and all is measured anew", file=sys.stderr)
         else:
             self.document = old
 
@@ -120,6 +123,9 @@ class Results:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.path.with_suffix(".json.new")
         fresh.write_text(json.dumps(self.document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        if self._set_aside:
+            self.path.replace(self.path.with_suffix(".before.json"))
+            self._set_aside = False
         fresh.replace(self.path)
 
     def finish(self) -> None:
