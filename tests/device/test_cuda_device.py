@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ class Runner(FakeRunner):
         self.canary: Program = right_canary
         self.device: CudaDevice | None = None
         self.limits: list[float] = []
+        self.hidden: list[str] = []
 
     def start(self) -> None:
         if not self.alive:
@@ -63,7 +65,7 @@ class Runner(FakeRunner):
         self.kept = set()
         is_canary = message["launches"][0]["kernel"] == "canary"
         self.program = self.canary if is_canary else self.wanted
-        return {"hidden": []}, []
+        return {"hidden": [] if is_canary else self.hidden}, []
 
 
 def right_canary(call: Call) -> None:
@@ -225,3 +227,12 @@ def test_the_canary_would_notice() -> None:
     assert own.right(x, out) and not own.right(x, None)
     out[-1] = torch.nextafter(out[-1], torch.tensor(0.0))
     assert not own.right(x, out)
+
+
+def test_a_variable_that_cannot_be_looked_at_is_refused_unless_it_was_left_out(make: Any) -> None:
+    device, runner = make(double)
+    runner.hidden = ["kept"]
+    assert not run(device, "a").findings, "the assembler left it out"
+    there = replace(build("b"), cubin=b"\x7fELF\0kept\0other\0")
+    found = device.run(there, PLAN, {"x": INPUT}, [OUT], fill=7).findings
+    assert [finding.kind for finding in found] == ["invalid_launch"] and "kept" in found[0].message

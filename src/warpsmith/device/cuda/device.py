@@ -59,6 +59,7 @@ _FAULTS: Mapping[str, tuple[FindingKind, str]] = {
     "CUDA_ERROR_INVALID_VALUE": ("invalid_launch", "The driver refuses a launch."),
     "CUDA_ERROR_INVALID_CLUSTER_SIZE": ("invalid_launch", "The driver refuses the size of a cluster."),
     "CUDA_ERROR_NOT_FOUND": ("invalid_launch", "A kernel is not there."),
+    "hidden": ("invalid_launch", "Results could be kept in a variable that cannot be looked at."),
     "timeout": ("budget", "The program does not end, or is far too slow."),
     "died": ("runner_died", "The process that ran the program died."),
     "nonsense": ("runner_died", "The process that ran the program answered nonsense."),
@@ -250,8 +251,10 @@ class CudaDevice:
             "stride": layout.stride,
         }
         answer, _ = self.runner.ask(message, build.cubin, seconds=_LOAD_SECONDS)
-        if answer["hidden"]:
-            raise MachineError(f"the driver does not show the variables {', '.join(answer['hidden'])}")
+        # What the assembler has left out cannot keep anything; what is there must be seen.
+        hidden = [name for name in answer["hidden"] if f"\0{name}\0".encode() in build.cubin]
+        if hidden:
+            raise Fault("hidden", f"the driver does not show {', '.join(hidden)}")
         arena.fill(int(build.key[:7], 16))
 
     def _allocate(
