@@ -31,12 +31,12 @@ def empty_folder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monke
     return tmp_path
 
 
-def fill(path: str = "warpsmith-out/archive.db") -> None:
+def fill(path: str = "warpsmith-out/archive.db", device: str = "H200") -> None:
     with Archive.open(path) as archive:
         run = archive.start_run(TASK, "{}")
         for judged in HISTORY:
             archive.add_candidate(run, judged.candidate)
-            archive.add_verdict(run, judged.verdict, judge_version="1", device="H200")
+            archive.add_verdict(run, judged.verdict, judge_version="1", device=device)
 
 
 class Optimizer:
@@ -185,6 +185,13 @@ def test_report_writes_the_results_anew(key: list[str]) -> None:
     assert done.exit_code == 0, done.output
     assert done.stdout == "again/relu/\n"
     assert Path("again/relu/report.html").is_file()
+
+
+def test_report_on_what_was_measured_on_another_machine() -> None:
+    fill(device="NVIDIA H100 80GB HBM3")
+    done = CLI.invoke(app, ["report", "--out", "again"])
+    assert done.exit_code == 0, done.output
+    assert "NVIDIA H100 80GB HBM3" in Path("again/relu/report.html").read_text()
 
 
 def test_report_on_a_device_where_nothing_was_judged() -> None:

@@ -302,11 +302,15 @@ def report(
         return _report_bench(Path(key), other, Console())
     settings = load_settings(device=device, out=out, archive=archive)
     from warpsmith.archive import Archive
-    from warpsmith.device.choose import choose
+    from warpsmith.device.choose import AUTO, choose
     from warpsmith.explore import folder_for, outcome_from_archive, write_results
 
     spec = choose(settings.device, simulate=settings.simulate).spec
     with Archive.open(settings.archive, create=False) as opened:
+        if settings.device == AUTO:
+            # The device on which the task was judged last, wherever that was.
+            judged = [each.device for each in opened.standings() if key is None or each.task_key.startswith(key)]
+            spec = choose(judged[-1], simulate=settings.simulate).spec if judged else spec
         outcome = outcome_from_archive(opened, opened.task_key(key, spec.name), spec)
     folder = write_results(outcome, folder_for(settings.out, outcome.task))
     Console().print(f"{folder}/", highlight=False, markup=False, soft_wrap=True)

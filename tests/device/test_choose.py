@@ -73,3 +73,11 @@ def test_no_such_model_is_the_callers_fault() -> None:
     for name in ("Voodoo 2", "gpu"):
         with pytest.raises(SettingsError, match="known: H200"):
             choose(name)
+
+
+def test_what_was_measured_elsewhere_keeps_its_name_and_what_is_asked_for_by_model_does_not() -> None:
+    measured = choose("NVIDIA H200")
+    assert measured.spec.name == "NVIDIA H200" and measured.spec.sm_count == choose("H200").spec.sm_count
+    assert choose("nvidia h200").spec.name == "H200"
+    with pytest.raises(SettingsError, match="H2000"):
+        choose("H2000")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from warpsmith.device.catalog import gpu
 from warpsmith.device.cuda.device import CudaDevice
-from warpsmith.device.cuda.gpus import Present, find_gpu
+from warpsmith.device.cuda.gpus import Present, absent, find_gpu
 from warpsmith.device.protocol import Device
 from warpsmith.device.simulator import Simulator
 from warpsmith.program import Builder
@@ -38,10 +38,12 @@ class Choice:
 def choose(name: str, *, simulate: bool = False) -> Choice:
     """Return what `name` means: `auto` is the GPU of this machine, or a simulated H200 where there is none.
 
-    `simulate` keeps to the simulator. Raises SettingsError for a model that neither this machine has nor the catalogue.
+    A driver's name of a model, such as `NVIDIA H100 80GB HBM3`, stands for that model under that name where it is not
+    here, so that what was measured elsewhere can be reported. `simulate` keeps to the simulator. Raises SettingsError
+    for a model that neither this machine has nor the catalogue.
     """
     auto = name.strip().lower() == AUTO
     present = None if simulate else find_gpu("gpu" if auto else name)
     if present is not None:
         return Choice(present.spec, present)
-    return Choice(gpu(_SIMULATED if auto else name), None)
+    return Choice(absent(name) or gpu(_SIMULATED if auto else name), None)

@@ -7,6 +7,7 @@ bandwidth from bus width and memory clock, arithmetic from multiprocessors and c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -59,6 +60,12 @@ def find_gpu(name: str) -> Present | None:
     return None
 
 
+def absent(name: str) -> GpuSpec | None:
+    """Return what the catalogue knows of a GPU that a driver elsewhere calls `name`, under that very name."""
+    known = _known(name) if name.startswith("NVIDIA ") else None
+    return replace(GPUS[known], name=name) if known is not None else None
+
+
 def _present(cu: Any, checked: Callable[..., Any], ordinal: int) -> Present:
     device = checked(cu.cuDeviceGet(ordinal), "cuDeviceGet")
     name = checked(cu.cuDeviceGetName(256, device), "cuDeviceGetName").split(b"\0")[0].decode()
@@ -100,9 +107,9 @@ def spec_from(name: str, memory: int, ask: Callable[[str], int]) -> GpuSpec:
 
 def _known(name: str) -> str | None:
     """The catalogue's name for a model, such as `NVIDIA H100 80GB HBM3`; None where it has none."""
-    words = _plain(name)
-    # The longest first, so that no name hides one that goes on after it.
-    return next((each for each in sorted(GPUS, key=len, reverse=True) if _plain(each) in words), None)
+    words = re.findall(r"[a-z0-9]+", name.lower())
+    runs = {"".join(words[low:high]) for low in range(len(words)) for high in range(low + 1, len(words) + 1)}
+    return next((each for each in GPUS if _plain(each) in runs), None)
 
 
 def _plain(name: str) -> str:
