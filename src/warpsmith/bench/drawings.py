@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from warpsmith.bench.row import Row
 from warpsmith.bench.scores import curve
+from warpsmith.explore.chart import Tick
 from warpsmith.explore.words import duration, percent
 
 WIDTH, HEIGHT = 960.0, 300.0
@@ -20,14 +21,6 @@ _WIDEST = 26.0
 _LABEL_GAP = 14.0
 _NEAR = 1.25
 """The least that the scale of speed-ups reaches to either side of 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """A labelled place on an axis, in the drawing's units."""
-
-    at: float
-    label: str
 
 
 @dataclass(frozen=True, slots=True)
