@@ -79,7 +79,8 @@ def test_kill_while_the_tables_are_made_leaves_nothing_half_made(tmp_path: Path)
         process.kill()
         process.join()
         with Archive.open(path) as archive:
-            assert archive.tasks() == []
+            # A quick machine may have come as far as the task; then it is there as a whole.
+            assert [task.key for task in archive.tasks()] in ([], [TASK.key])
 
 
 def test_two_processes_make_and_fill_one_archive_at_once(tmp_path: Path) -> None:
