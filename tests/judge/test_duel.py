@@ -13,7 +13,7 @@ import pytest
 from tests.judge.kernels import SOFTMAX, candidate_of, task_of
 from warpsmith.device.catalog import gpu
 from warpsmith.judge import duel as duelling
-from warpsmith.judge.baseline import BaselineKey
+from warpsmith.judge.baseline import MODES, BaselineKey, Baselines
 from warpsmith.judge.baseline.baselines import NAMES
 from warpsmith.judge.duel import BLOCKS, duel
 from warpsmith.records import Baseline, Timing
@@ -43,6 +43,11 @@ class Others:
             return Baseline(mode, graph, None, "cannot be captured")  # type: ignore[arg-type]
         seconds = SECONDS[name]
         return Baseline(mode, graph, Timing((seconds,), seconds, (seconds, seconds), "measured", "GPU"))  # type: ignore[arg-type]
+
+    def all(self) -> tuple[Baseline, ...]:
+        return tuple(self.measure(mode, graph) for mode in MODES for graph in (False, True))
+
+    best = staticmethod(Baselines.best)
 
     def series(self, mode: str, graph: bool) -> float:
         name = f"{mode} graph" if graph else mode

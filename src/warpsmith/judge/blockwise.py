@@ -6,14 +6,14 @@ unit of rounding are computed for a block, compared with that block of the outpu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 
 from warpsmith.judge.numerics import Comparison, compare
-from warpsmith.judge.pool import FAMILY, Wrong
-from warpsmith.judge.references import Reference, precision_policy, refer
+from warpsmith.judge.pool import FAMILY, Wrong, coarse_limit
+from warpsmith.judge.references import refer
 from warpsmith.records import FamilyResult, Mismatch, Task
 from warpsmith.task import evaluate
 from warpsmith.task.blocks import Cut, block_of, cut_of
@@ -81,7 +81,8 @@ def compare_blocks(
     """Compare outputs with what is due, block by block. The worst block stands for its family."""
     worst: FamilyResult | None = None
     first: Comparison | None = None
-    for start, reference in _references(blocks, family, seed, arguments):
+    for start in blocks.starts():
+        reference = refer(blocks.task_at(start), family, seed, blocks.take(arguments, start))
         found = compare(reference, blocks.take(outputs, start, everything=True), blocks.task.tolerance)
         result = found.result
         if worst is None or not (result.error / result.limit <= worst.error / worst.limit):
@@ -90,13 +91,6 @@ def compare_blocks(
             first = replace(found, mismatch=_moved(blocks, found.mismatch, start))
     assert worst is not None
     return Comparison(worst, first.reason if first else None, first.mismatch if first else None)
-
-
-def _references(
-    blocks: Blocks, family: str, seed: int, arguments: Mapping[str, torch.Tensor]
-) -> Iterator[tuple[int, Reference]]:
-    for start in blocks.starts():
-        yield start, refer(blocks.task_at(start), family, seed, blocks.take(arguments, start))
 
 
 def _moved(blocks: Blocks, mismatch: Mismatch, start: int) -> Mismatch:
@@ -119,11 +113,9 @@ class BlockPool:
         self.names = tuple(spec.name for spec in blocks.task.graph.results)
         task, tolerance = blocks.task_at(0), blocks.task.tolerance
         due = refer(task, FAMILY, self.seeds[0], blocks.take(arguments, 0)).due
-        self._limits: dict[str, float] = {}
-        for name, each in due.items():
-            unit = float(each.unit.nan_to_num(0.0, 0.0, 0.0).max()) if each.unit is not None else 0.0
-            error = float((each.eager.double() - each.expected).abs().nan_to_num(0.0, 0.0, 0.0).max())
-            self._limits[name] = tolerance.factor * max(error, unit) + tolerance.floor_ulps * unit
+        self._limits = {
+            name: coarse_limit(each.unit, each.eager, each.expected, tolerance) for name, each in due.items()
+        }
 
     def members(self, slots: int, series: int) -> torch.Tensor:
         """Every slot gets the only member."""
@@ -153,8 +145,7 @@ class BlockPool:
     def _examine(
         self, task: Task, part: Mapping[str, torch.Tensor], outputs: Mapping[str, torch.Tensor], start: int
     ) -> Wrong | None:
-        with precision_policy(self._blocks.task.tolerance):
-            reference = refer(task, FAMILY, self.seeds[0], part)
+        reference = refer(task, FAMILY, self.seeds[0], part)
         found = compare(reference, outputs, self._blocks.task.tolerance)
         if found.mismatch is None:
             return None

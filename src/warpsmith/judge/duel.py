@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from warpsmith.judge.baseline import MODES, BaselineCache, Baselines, Mode
+from warpsmith.judge.baseline import BaselineCache, Baselines
 from warpsmith.judge.judge import Judge
 from warpsmith.judge.statistics import compare
 from warpsmith.judge.timing import Stopwatch
@@ -36,9 +36,7 @@ class Duel:
     roles: tuple[tuple[str, str], ...]
 
 
-def duel(
-    judge: Judge, candidate: Candidate, *, seconds: float, modes: Sequence[Mode] = MODES, cache: Path | None = None
-) -> Duel:
+def duel(judge: Judge, candidate: Candidate, *, seconds: float, cache: Path | None = None) -> Duel:
     """Time baselines and compare. `seconds` limits the preparation of each baseline, compilation included.
 
     With `cache`, baselines are kept there by task, device and versions, and need not all be timed again to know which
@@ -50,7 +48,7 @@ def duel(
         device.exclusive(),
         Baselines(judge.task, device.where, rotate_bytes=L2_MULTIPLE * device.spec.l2_bytes, seconds=seconds) as others,
     ):
-        baselines = _measured(others, modes, cache)
+        baselines = _measured(others, cache)
         roles = _roles(baselines)
         with judge.stopwatch(candidate) as watch:
             rivals = {baseline.name: baseline for baseline in roles.values()}
@@ -58,29 +56,28 @@ def duel(
     return Duel(baselines, comparisons, tuple((role, baseline.name) for role, baseline in roles.items()))
 
 
-def _measured(others: Baselines, modes: Sequence[Mode], cache: Path | None) -> tuple[Baseline, ...]:
-    """Return the baselines of `modes`, from the cache where all of them are there."""
-    wanted = [(mode, graph) for mode in MODES for graph in (False, True) if mode in modes]
-    kept = BaselineCache(cache) if cache is not None else None
-    known = kept.load(others.key) if kept is not None else None
-    if known is not None and [(each.mode, each.graph) for each in known] == wanted:
-        return tuple(known)
-    found = tuple(others.measure(mode, graph) for mode, graph in wanted)
-    if kept is not None and list(modes) == list(MODES):
-        kept.store(others.key, found)
-    return found
+def _measured(others: Baselines, cache: Path | None) -> tuple[Baseline, ...]:
+    """Return all baselines, from the cache where they are there."""
+    if cache is None:
+        return others.all()
+    kept = BaselineCache(cache)
+    known = kept.load(others.key)
+    if known is None:
+        known = others.all()
+        kept.store(others.key, known)
+    return known
 
 
 def _roles(baselines: Sequence[Baseline]) -> dict[str, Baseline]:
     """Choose whom to fight: eager called plainly, the fastest compiled form, the fastest of all."""
-    running = [baseline for baseline in baselines if baseline.timing is not None]
-    roles: dict[str, Baseline] = {}
-    plain = [each for each in running if each.mode == "eager" and not each.graph]
-    compiled = [each for each in running if each.mode != "eager" and not each.graph]
-    for role, group in (("eager", plain), ("compile", compiled), ("best", running)):
-        if group:
-            roles[role] = min(group, key=lambda each: each.timing.median if each.timing else float("inf"))
-    return roles
+    called = [baseline for baseline in baselines if not baseline.graph]
+    groups = {
+        "eager": [each for each in called if each.mode == "eager"],
+        "compile": [each for each in called if each.mode != "eager"],
+        "best": baselines,
+    }
+    fastest = {role: Baselines.best(group) for role, group in groups.items()}
+    return {role: baseline for role, baseline in fastest.items() if baseline is not None}
 
 
 def _alternate(baseline: Baseline, watch: Stopwatch, others: Baselines) -> Comparison:

@@ -98,17 +98,14 @@ class Native:
 
     def time(self, trial: Trial, first: Reference, seed: int) -> Failure | None:
         """Time a program by series of verified calls; once more where the runner was ended from outside."""
-        try:
-            return self._measure(trial, first, seed)
-        except Fault as fault:
-            self.device.recover()
-            if fault.name != "died":
-                return fault_failure(fault)
-        try:
-            return self._measure(trial, first, seed)
-        except Fault as fault:
-            self.device.recover()
-            return fault_failure(fault)
+        for attempt in range(2):
+            try:
+                return self._measure(trial, first, seed)
+            except Fault as fault:
+                self.device.recover()
+                if fault.name != "died" or attempt:
+                    return fault_failure(fault)
+        raise AssertionError("unreachable")
 
     def _measure(self, trial: Trial, first: Reference, seed: int) -> Failure | None:
         graph, device = self._task.graph, self.device

@@ -17,7 +17,7 @@ import torch
 from warpsmith.judge.mixtures import draw_any
 from warpsmith.judge.numerics import compare
 from warpsmith.judge.references import Reference, precision_policy, refer
-from warpsmith.records import Mismatch, Task, digest
+from warpsmith.records import Mismatch, Task, Tolerance, digest
 from warpsmith.task import evaluate
 
 MOST_MEMBERS = 32
@@ -66,12 +66,7 @@ class Pool:
 
     def _answers(self, name: str, base: Reference, expected: list[torch.Tensor], eager: list[torch.Tensor]) -> Answers:
         due, stacked, plain = base.due[name], torch.stack(expected), torch.stack(eager)
-        if due.unit is None or not due.unit.numel():
-            return Answers(stacked, plain, 0.0)
-        tolerance = self.task.tolerance
-        unit = float(due.unit.nan_to_num(0.0, 0.0, 0.0).max())
-        error = float((plain.double() - stacked).abs().nan_to_num(0.0, 0.0, 0.0).max())
-        return Answers(stacked, plain, tolerance.factor * max(error, unit) + tolerance.floor_ulps * unit)
+        return Answers(stacked, plain, coarse_limit(due.unit, plain, stacked, self.task.tolerance))
 
     def members(self, slots: int, series: int) -> torch.Tensor:
         """Return for each slot which member it gets in a series: int64 [slots]. Neighbours differ, if it can be."""
@@ -107,6 +102,15 @@ class Pool:
         if comparison.mismatch is None:
             return None
         return Wrong(comparison.reason or "wrong_value", comparison.mismatch, self.seeds[member])
+
+
+def coarse_limit(unit: torch.Tensor | None, eager: torch.Tensor, expected: torch.Tensor, tolerance: Tolerance) -> float:
+    """Return the largest error that is right for all elements of an output; 0 where it holds no floating values."""
+    if unit is None or not unit.numel():
+        return 0.0
+    most = float(unit.nan_to_num(0.0, 0.0, 0.0).max())
+    error = float((eager.double() - expected).abs().nan_to_num(0.0, 0.0, 0.0).max())
+    return tolerance.factor * max(error, most) + tolerance.floor_ulps * most
 
 
 _AT_ONCE = 1 << 26

@@ -1,7 +1,7 @@
 """Baselines that were measured before, in a folder, one JSON file each.
 
 Cached numbers may guide a search. They must not be compared with a candidate: GPUs differ from day to day and from one
-another, so a comparison measures the baseline again, in the same session and in turns with the candidate.
+another, so a comparison measures the baseline again, in turns with the candidate.
 """
 
 from __future__ import annotations
