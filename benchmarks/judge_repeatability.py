@@ -1,6 +1,6 @@
 """Does the judge measure the same thing twice? One candidate of each kernel, judged in many fresh processes.
 
-    python benchmarks/judge_repeatability.py [--processes 20] [--blocks 8] [--ahead 3] [--kernel NAME ...]
+    python benchmarks/judge_repeatability.py [--processes 20] [--blocks 8] [--ahead 2] [--kernel NAME ...]
 
 Every process has a judge, a runner and a context of its own and judges each kernel once. How far the medians of the
 processes lie apart (largest over smallest, less 1; standard deviation over mean) is what a reported time is worth, and
@@ -29,7 +29,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from typing import Any
 import anyio
 import torch
 from judge_speed import task_file
-from repeatability_figures import Run, itself, show, spread
+from repeatability_figures import Run, conditions, itself, show, spread
 from results_file import Results, begin, card, rounded
 
 from warpsmith.author import Context
@@ -139,7 +139,7 @@ def _run(judge: Judge, case: Case) -> Run:
     timing = verdict.timing
     assert timing is not None
     run |= {"median": timing.median, "interval": timing.interval, "samples": len(timing.samples)}
-    run |= {"clocks_of": dict(timing.clocks_of), "states": [asdict(state) for state in timing.states]}
+    run |= {"clocks_of": dict(timing.clocks_of), "gpu": conditions(timing.states)}
     return run
 
 
@@ -218,7 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Does the judge measure the same thing twice?")
     parser.add_argument("--processes", type=int, default=20)
     parser.add_argument("--blocks", type=int, default=8, help=f"of A and of B, at least {LEAST_BLOCKS}, even")
-    parser.add_argument("--ahead", type=int, default=3, help="processes under way at once; only one of them times")
+    parser.add_argument("--ahead", type=int, default=2, help="processes under way at once; only one of them times")
     parser.add_argument("--kernel", action="append", choices=names, help="judge this one only; may be repeated")
     options, choice = begin(parser)
     if options.blocks < LEAST_BLOCKS or options.blocks % 2:

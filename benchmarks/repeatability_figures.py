@@ -8,10 +8,13 @@ from dataclasses import asdict
 from typing import Any
 
 from warpsmith.judge.statistics import compare
+from warpsmith.records import GpuState
 
+UNITS = {"sm_clock": "mhz", "memory_clock": "mhz", "temperature": "c", "power": "w"}
 Run = dict[str, Any]
 """One judgement as the file holds it: the number of its `process`, the `seconds` that it took, and a `problem` where it
-failed; else `median` and `interval` in seconds, the number of `samples`, `clocks_of` and `states` of its timing."""
+failed; else `median` and `interval` in seconds, the number of `samples`, `clocks_of` of its timing, and the conditions
+of the `gpu`."""
 
 
 def spread(runs: Sequence[Run]) -> dict[str, Any]:
@@ -34,22 +37,34 @@ def spread(runs: Sequence[Run]) -> dict[str, Any]:
         "samples": statistics.median(run["samples"] for run in timed),
         "judgement_seconds": statistics.median(run["seconds"] for run in runs),
         "clocks_of": {name: statistics.median(values) for name, values in clocks.items()},
-        "gpu": states([state for run in timed for state in run["states"]]),
+        "gpu": together([run["gpu"] for run in timed if run["gpu"]]),
     }
 
 
-def states(seen: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Sum up what the driver said: least, median and largest of each figure, and every reason to throttle."""
-    if not seen:
+def conditions(states: Sequence[GpuState]) -> dict[str, Any]:
+    """Sum up what the driver said during one run: least, median and largest of each figure, and reasons to throttle."""
+    if not states:
         return {}
-    named = {"sm_clock": "mhz", "memory_clock": "mhz", "temperature": "c", "power": "w"}
     summary: dict[str, Any] = {}
-    for name, unit in named.items():
-        values = [state[name] for state in seen]
+    for name, unit in UNITS.items():
+        values = [getattr(state, name) for state in states]
         summary[f"{name}_{unit}"] = [min(values), statistics.median(values), max(values)]
-    throttled = [state for state in seen if state["throttle"]]
-    summary["throttle"] = sorted({reason for state in throttled for reason in state["throttle"]})
-    summary["throttled_share"] = len(throttled) / len(seen)
+    throttled = [state for state in states if state.throttle]
+    summary["throttle"] = sorted({reason for state in throttled for reason in state.throttle})
+    summary["throttled_share"] = len(throttled) / len(states)
+    return summary
+
+
+def together(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Sum up the conditions of several runs; the middle figure is the median of their medians."""
+    if not runs:
+        return {}
+    summary: dict[str, Any] = {}
+    for name in (f"{name}_{unit}" for name, unit in UNITS.items()):
+        least, middle, most = zip(*(run[name] for run in runs))
+        summary[name] = [min(least), statistics.median(middle), max(most)]
+    summary["throttle"] = sorted({reason for run in runs for reason in run["throttle"]})
+    summary["throttled_share"] = statistics.fmean(run["throttled_share"] for run in runs)
     return summary
 
 

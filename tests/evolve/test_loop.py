@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from typing import Any
 
 import anyio
@@ -185,6 +186,35 @@ def test_judgements_in_flight_get_their_grace_and_no_more() -> None:
 
         assert portal.call(main).startswith("time is up")
     assert bench.keys[9] not in keys(evolution)
+
+
+def translate_within(dial: Any, delay: float, started: float | None = None) -> Evolution:
+    evolution = Evolution(problem(), [Hill()], Bench(delay=lambda _: delay), Notebook(), 1, dial, started=started)
+
+    async def main() -> None:
+        with anyio.fail_after(10):
+            await evolution.translate()
+
+    anyio.run(main)
+    return evolution
+
+
+def test_a_budget_below_what_a_first_judgement_takes_buys_one_program_all_the_same() -> None:
+    tight = dataclasses.replace(DIAL, seconds=0.05, grace=0.0, first=5.0)
+    evolution = translate_within(tight, delay=0.3)
+    assert len(evolution.population) == 1, "the clock ended the search at once when something had passed"
+
+
+def test_a_task_that_took_longer_to_load_than_the_budget_gets_one_program() -> None:
+    tight = dataclasses.replace(DIAL, seconds=1.0, grace=0.0, first=5.0)
+    evolution = translate_within(tight, delay=0.01, started=time.monotonic() - 100.0)
+    assert len(evolution.population) == 1
+
+
+def test_first_candidates_that_hang_are_given_up() -> None:
+    tight = dataclasses.replace(DIAL, seconds=0.05, grace=0.0, first=0.2)
+    with pytest.raises(NothingPassed, match="time is up"):
+        translate_within(tight, delay=60.0)
 
 
 def test_the_limit_of_candidates_is_kept_exactly() -> None:

@@ -71,8 +71,15 @@ class TestTiming:
         timing = timing_of([3e-6, 1e-6, 2e-6], "H200", "measured", [state], [("events", 2e-6)])
         assert timing.median == 2e-6
         assert timing.samples == (3e-6, 1e-6, 2e-6)
-        assert timing.interval[0] >= 1e-6 and timing.interval[1] <= 3e-6
+        assert timing.interval == pytest.approx((1e-6, 3e-6), rel=0.01)
         assert (timing.source, timing.states, timing.clocks_of) == ("measured", (state,), (("events", 2e-6),))
+
+    def test_samples_that_agree_too_well_do_not_speak_for_other_processes(self) -> None:
+        low, high = timing_of([1e-4] * 10, "H200", "measured").interval
+        assert 0.98e-4 < low <= 0.99e-4 and 1.01e-4 <= high < 1.02e-4
+
+    def test_an_estimate_repeats_exactly(self) -> None:
+        assert timing_of([1e-4], "H200", "estimated").interval == (1e-4, 1e-4)
 
     @pytest.mark.parametrize("samples", [[1e-6, 0.0, 1e-6], [1e-6, -1e-9, 1e-6], [NAN]])
     def test_a_sample_that_no_call_takes_is_refused(self, samples: list[float]) -> None:

@@ -16,6 +16,8 @@ from warpsmith.explore.words import clock, duration, percent
 
 _NONE = "–"
 _SHOWN = 20
+_FAST = 5
+"""Where in `speed_cells` the shares of fast tasks begin."""
 
 
 def render_scores(bench: Bench, folder: str | Path | None = None) -> RenderableType:
@@ -25,7 +27,7 @@ def render_scores(bench: Bench, folder: str | Path | None = None) -> RenderableT
     found = scores(bench.rows)
     parts: list[RenderableType] = [_headline(bench, found), Text(), _summary(found)]
     if any(each.compared for score in found for each in score.against):
-        parts += [Text(), _speed(found), Text(_OVER, style="dim")]
+        parts += [Text(), _speed(found), Text(), _fast(found), Text(_OVER, style="dim")]
     else:
         parts += [Text(), Text("Nothing was compared with a baseline.", style="dim")]
     if bench.missing:
@@ -72,21 +74,28 @@ def _summary(found: Sequence[Score]) -> Table:
 
 
 def _speed(found: Sequence[Score]) -> Table:
-    titles = ("compared", "faster", "slower", "mean", "median", *(f"fast {p:g}" for p in THRESHOLDS))
+    return _against(found, ("compared", "faster", "slower", "mean", "median"), slice(0, _FAST))
+
+
+def _fast(found: Sequence[Score]) -> Table:
+    return _against(found, [f"fast {p:g}" for p in THRESHOLDS], slice(_FAST, None))
+
+
+def _against(found: Sequence[Score], titles: Sequence[str], part: slice) -> Table:
+    """Some columns of `speed_cells`, since all of them do not fit beside each other in 80 characters."""
     table = _table("against", titles)
     compared = {each.baseline for score in found for each in score.against if each.compared}
     for score in found:
         for each in score.against:
-            if each.baseline not in compared:
-                continue
-            table.add_row(f"{score.label}, {each.baseline}", *speed_cells(score, each))
+            if each.baseline in compared:
+                table.add_row(f"{score.label}, {each.baseline}", *speed_cells(score, each)[part])
     return table
 
 
 def speed_cells(score: Score, against: Against) -> list[str]:
     """Return what a table says of a level against a baseline, in the order of its columns."""
     if against.mean is None or against.middle is None or against.fast is None:
-        return [_NONE] * (5 + len(THRESHOLDS))
+        return [_NONE] * (_FAST + len(THRESHOLDS))
     return [
         str(against.compared),
         f"{_part(against.faster, score.correct)} ({against.faster / score.tasks:.0%})",

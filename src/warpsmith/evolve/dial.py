@@ -12,7 +12,8 @@ class Dial:
 
     `size` candidates are asked for per generation, `capacity` programs kept, each tried with up to `depth` sets of
     tunables; the search gives up after `patience` generations without progress or `candidates` candidates. After
-    `seconds` nothing new is given to the judge; what is in flight then has `grace` seconds to finish.
+    `seconds` nothing new is given to the judge; what is in flight then has `grace` seconds to finish. A search in which
+    nothing has passed yet is not ended by the clock before its first candidates have had `first` seconds.
     """
 
     size: int
@@ -22,12 +23,17 @@ class Dial:
     candidates: int
     seconds: float = math.inf
     grace: float = math.inf
+    first: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.size, self.capacity, self.depth, self.patience, self.candidates) < 1:
             raise ValueError(f"every size of a search must be at least 1: {self}")
-        if not (self.seconds > 0 and self.grace >= 0):
+        if not (self.seconds > 0 and self.grace >= 0 and self.first >= 0):
             raise ValueError(f"a search needs time: {self}")
+
+
+FIRST_SECONDS = 120.0
+"""A judge may take a minute to start and to work out what is due; a small budget shall buy a program all the same."""
 
 
 def turn(budget: float, candidates: int | None = None) -> Dial:
@@ -47,4 +53,5 @@ def turn(budget: float, candidates: int | None = None) -> Dial:
         candidates=candidates if candidates is not None else max(48, math.ceil(5 * budget)),
         seconds=0.85 * budget,
         grace=0.05 * budget,
+        first=FIRST_SECONDS,
     )

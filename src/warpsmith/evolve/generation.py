@@ -72,18 +72,19 @@ class Workshop:
         number: int,
         fold: Callable[[Slot], None],
         late: Callable[[], bool],
-        seconds: float,
+        left: Callable[[], float],
     ) -> None:
         """Ask and judge every slot, calling `fold` with each that is done, in order.
 
-        Once `late` says so nothing more is begun; after `seconds` what is in flight is abandoned as well. Then, and
-        where it is cancelled, what is done by then is still folded.
+        Once `late` says so nothing more is begun; after the seconds that are `left`, which is asked at the start and
+        after every verdict, what is in flight is abandoned as well. Then, and where it is cancelled, what is done by
+        then is still folded.
         """
         admitted: list[Slot] = []
         try:
             with plain_errors():
                 async with anyio.create_task_group() as judging, anyio.create_task_group() as asking:
-                    judging.cancel_scope.deadline = anyio.current_time() + seconds
+                    judging.cancel_scope.deadline = anyio.current_time() + left()
                     for slot in slots:
                         if slot.author is not None:
                             asking.start_soon(self._ask, slot, slot.author, number)
@@ -96,7 +97,7 @@ class Workshop:
                             break
                         if await self._admit(slot, number):
                             admitted.append(slot)
-                            judging.start_soon(self._judge, slot, admitted, fold)
+                            judging.start_soon(self._judge, slot, admitted, fold, left, judging.cancel_scope)
                         else:
                             self._judges.release_on_behalf_of(slot)
         finally:
@@ -144,7 +145,14 @@ class Workshop:
         if not slot.cached:
             self._ledger.submit()
 
-    async def _judge(self, slot: Slot, admitted: Sequence[Slot], fold: Callable[[Slot], None]) -> None:
+    async def _judge(
+        self,
+        slot: Slot,
+        admitted: Sequence[Slot],
+        fold: Callable[[Slot], None],
+        left: Callable[[], float],
+        scope: anyio.CancelScope,
+    ) -> None:
         """Have the slot's candidate judged, write the verdict down, and fold every slot whose turn has come."""
         try:
             if slot.candidate is not None and slot.verdict is None:
@@ -163,6 +171,7 @@ class Workshop:
             self._judges.release_on_behalf_of(slot)
         slot.done = True
         _fold_done(list(takewhile(lambda other: other.done, admitted)), fold)
+        scope.deadline = anyio.current_time() + left()
 
 
 def _fold_done(done: Sequence[Slot], fold: Callable[[Slot], None]) -> None:

@@ -183,11 +183,17 @@ class Evolution:
         standing = self._standing()
         slots = choose()
 
+        end = self._dial.seconds + self._dial.grace
+        first_end = max(end, self._elapsed + self._dial.first)
+
         def late() -> bool:
-            return self._stop(replace(standing, elapsed=self._elapsed)) is not None
+            return self._stop(replace(standing, elapsed=self._spent)) is not None
+
+        def left() -> float:
+            passed = any(slot.verdict is not None and slot.verdict.passed for slot in slots)
+            return max(0.0, (end if passed or self.population.best is not None else first_end) - self._elapsed)
 
         try:
-            left = max(0.0, self._dial.seconds + self._dial.grace - self._elapsed)
             await self._workshop.carry_out(slots, number, self._fold_slot, late, left)
         finally:
             self.population.forget_pending()
@@ -232,6 +238,11 @@ class Evolution:
         return self._clock() - self._started
 
     @property
+    def _spent(self) -> float:
+        """Seconds of the budget that are spent: none before the first candidate, so that every search has one."""
+        return self._elapsed if self.ledger.submitted or self.population.best is not None else 0.0
+
+    @property
     def _time_limit(self) -> float | None:
         """Seconds after which nothing new begins, if there is such a limit."""
         return None if self._dial.seconds == float("inf") else self._dial.seconds
@@ -240,7 +251,7 @@ class Evolution:
         """How the search stands, with `planned` candidates more than were given to the judge."""
         best = self.population.best
         return stop.Standing(
-            elapsed=self._elapsed,
+            elapsed=self._spent,
             candidates=self.ledger.submitted + planned,
             usd=self.ledger.committed,
             stale=self._stale,
