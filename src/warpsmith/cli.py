@@ -268,6 +268,9 @@ def bench(
         float | None, typer.Option(min=1.0, help="GB of main memory for one task; by default 4/5 of what there is.")
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed by fault of the machine.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare/--no-compare", help="Measure eager and compiled PyTorch as well, on a GPU.")
+    ] = True,
 ) -> int:
     """Run a suite of tasks and report on all of them."""
     settings = load_settings(
@@ -276,7 +279,7 @@ def bench(
     from warpsmith.bench import Options, default_memory, discover, render_scores, run_bench, watcher_for, write_bench
 
     memory = default_memory() if task_memory is None else int(task_memory * 1e9)
-    options = Options(grace=grace, memory=memory, retry=retry, command=tuple(sys.argv))
+    options = Options(grace=grace, memory=memory, retry=retry, compare=compare, command=tuple(sys.argv))
     console = Console()
     entries = discover(suite, level, select)
     finished = run_bench(suite, entries, out, settings, watcher_for(console), options)

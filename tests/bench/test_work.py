@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from rich.console import Console
@@ -19,7 +20,7 @@ from warpsmith.errors import MachineError, NothingPassed, SettingsError, TaskErr
 from warpsmith.evolve import CandidateJudged, CandidateLost, Observer, TaskLoaded
 from warpsmith.optimize import Result
 from warpsmith.records import Baseline, Judged, Launch, Plan, Program, Timing
-from warpsmith.settings import load_settings
+from warpsmith.settings import Settings, load_settings
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -90,6 +91,16 @@ def test_every_failure_is_a_row(
     row, _ = done(monkeypatch, order, error)
     assert row.status == status
     assert said in row.message
+
+
+def test_baselines_are_left_alone_where_no_comparison_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, order: Order
+) -> None:
+    def compare(found: Result, settings: Settings) -> NoReturn:
+        raise AssertionError("a baseline was measured")
+
+    row, _ = done(monkeypatch, replace(order, compare=False), result("measured"), compare=compare)
+    assert row.passed and not row.baselines and NOT_COMPARED in row.marks
 
 
 def test_a_bug_is_not_taken_for_a_result(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:

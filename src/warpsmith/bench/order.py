@@ -11,7 +11,10 @@ from warpsmith.bench.row import MESSAGE, Row, Status
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One task to do. `settings` is JSON text, `results` a folder for kernel and report, `memory` bytes."""
+    """One task to do. `settings` is JSON text, `results` a folder for kernel and report, `memory` bytes.
+
+    `compare` says whether the best program is measured against the baselines.
+    """
 
     name: str
     target: str
@@ -22,6 +25,7 @@ class Order:
     level: int | None
     number: int | None
     memory: int | None
+    compare: bool = True
 
 
 def encode_order(order: Order) -> str:

@@ -29,13 +29,14 @@ class Options:
     """How a run goes about its tasks.
 
     `grace` is in seconds, added to the budget of each task. `memory` is in bytes for the processes of a task together;
-    None is no limit. With `retry`, tasks that failed by fault of the machine are run again. `command` is kept in the
-    record; `worker` is the command that does one task.
+    None is no limit. With `retry`, tasks that failed by fault of the machine are run again. Without `compare` no
+    baseline is measured. `command` is kept in the record; `worker` is the command that does one task.
     """
 
     grace: float = GRACE
     memory: int | None = None
     retry: bool = False
+    compare: bool = True
     command: tuple[str, ...] = ()
     worker: tuple[str, ...] = WORKER
 
@@ -65,6 +66,7 @@ def run_bench(
         device=choice.spec.name,
         settings=(
             ("timing", "measured" if choice.measures else "estimated"),
+            ("compare", str(options.compare)),
             *((name, str(getattr(settings, name))) for name in _RECORDED),
         ),
         machine=machine or this_machine(),
@@ -122,5 +124,6 @@ def _one(
         level=entry.level,
         number=entry.number,
         memory=options.memory,
+        compare=options.compare,
     )
     return attempt(order, folder.record.device, limits, watcher.note, options.worker)

@@ -44,7 +44,7 @@ _MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memo
 
 
 def no_comparison(result: Result, settings: Settings) -> tuple[tuple[Baseline, ...], tuple[Comparison, ...]]:
-    """Compare with nothing: against an estimate there is nothing to measure."""
+    """Compare with nothing: against an estimate there is nothing to measure, or it was not asked for."""
     return (), ()
 
 
@@ -131,7 +131,7 @@ def _completed(
         tell({"note": "examining the task"})
         row = replace(row, marks=(*row.marks, *examine(result)))
         tell({"note": "comparing with the baselines"})
-        baselines, comparisons = compare(result, settings)
+        baselines, comparisons = (compare if order.compare else no_comparison)(result, settings)
         row = replace(row, baselines=baseline_times(baselines), comparisons=comparisons)
     except (MachineError, UserError) as error:
         row = replace(row, message=short(f"passed, but {type(error).__name__}: {error}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from warpsmith.author.builtin.kernels.emission import (
@@ -19,6 +20,10 @@ from warpsmith.author.builtin.kernels.passes import Step
 from warpsmith.author.builtin.printer import Printer
 from warpsmith.records import DTYPE_BYTES, Buffer, Launch
 
+# Eight blocks of 256 threads fill a multiprocessor, and the largest GPUs have some 132.
+_BLOCKS = 1024
+# Columns, or vectors of them, that a block must at least have: a few for each thread.
+_LEAST_GROUPS = 1024
 # 32-bit words in each accumulator, by the number of fields of its element type and of ints.
 _FIELDS = {
     "LargestAt": (1, 1),
@@ -39,6 +44,7 @@ class _Split:
     def __init__(self, frame: Frame, scope: Scope) -> None:
         self.frame, self.scope = frame, scope
         self.block, self.splits = scope.tunable("BLOCK"), scope.tunable("SPLITS")
+        self.unroll = scope.tunable("UNROLL")
         self.helpers = {"block_reduce", "gathered"} | ({"Vec"} if frame.lanes.vec > 1 else set())
 
     def emit(self) -> Kernels:
@@ -53,10 +59,17 @@ class _Split:
             launches.append(launch)
             done += one.steps
         source, launch = self._final(done)
-        tunables = ((self.block, (256, 128, 512)), (self.splits, (16, 4, 8, 32, 64)))
+        tunables = ((self.block, (256, 128, 512)), (self.splits, self._choices()), (self.unroll, (4, 1, 2, 8)))
         buffers = tuple(self._buffer(step) for step in done)
         self.helpers |= {step.struct for step in done}
         return Kernels("\n\n".join([*sources, source]), (*launches, launch), tunables, buffers, frozenset(self.helpers))
+
+    def _choices(self) -> tuple[int, ...]:
+        """How many blocks may share a row: first what fills a large GPU, if each thread has a few elements then."""
+        most = max(4, self.frame.lanes.group.extent // _LEAST_GROUPS)
+        offered = [splits for splits in (4, 8, 16, 32, 64, 128, 256, 512, 1024) if splits <= most]
+        rows = self.frame.region.rows
+        return tuple(sorted(offered, key=lambda splits: (abs(math.log2(splits * rows / _BLOCKS)), splits)))
 
     def _parts(self, step: Step) -> str:
         return f"{self.scope.kernel}_{step.variable}_parts"
@@ -80,6 +93,7 @@ class _Split:
             *text,
             f"constexpr {integer} COLS = {groups}, SLICE = (COLS + {self.splits} - 1) / {self.splits};",
             f"const {integer} last = min(COLS, ({integer}(blockIdx.y) + 1) * SLICE);",
+            f"#pragma unroll {self.unroll}",
             f"for ({integer} j = blockIdx.y * SLICE + threadIdx.x; j < last; j += {self.block}) {{",
             *indented(body),
             "}",
