@@ -13,15 +13,18 @@ from warpsmith.device.catalog import gpu
 from warpsmith.errors import MachineError, TaskError
 from warpsmith.judge import sandbox
 from warpsmith.judge.foreign import judge_foreign
-from warpsmith.judge.foreign.calls import Patch
+from warpsmith.judge.foreign.bits import Bank, Layout, total, totals
+from warpsmith.judge.foreign.calls import Caller
 from warpsmith.judge.foreign.claims import profile_of
 from warpsmith.judge.foreign.driver import decode, encode
 from warpsmith.judge.foreign.form import form_of, matched
+from warpsmith.judge.foreign.overhead import Overhead
+from warpsmith.judge.foreign.process import Fault, template
 from warpsmith.judge.foreign.series import Series, least_seconds
 from warpsmith.judge.foreign.wires import notes
 from warpsmith.judge.sandbox import REQUIRED, Limits, capabilities
 from warpsmith.records import Bound, Failure, Stage, Task, Timing, Verdict
-from warpsmith.task import draw, load_task, task_from_module
+from warpsmith.task import load_task, task_from_module
 
 torch.set_num_threads(1)
 needs_sandbox = pytest.mark.skipif(not set(capabilities()) >= REQUIRED, reason="this machine refuses a sandbox")
@@ -281,22 +284,138 @@ def test_state_corresponds_by_name_then_by_order_or_not_at_all() -> None:
     assert own  # the names that Sequential gives hold digits first, so only their order can be used
 
 
-def test_a_patch_changes_what_it_says_and_leaves_the_original() -> None:
-    before = torch.arange(12.0).reshape(3, 4)
-    (after,) = Patch((torch.tensor([1, 11]),), (torch.tensor([-1.0, -2.0]),)).applied([before])
-    assert after[0, 1] == -1.0 and after[2, 3] == -2.0 and after.sum() == before.sum() - 15.0
-    assert before[0, 1] == 1.0
+MIXED = (
+    Layout((16, 40), torch.float32),
+    Layout((3, 5), torch.bool),
+    Layout((), torch.int64),
+    Layout((1025, 1030), torch.float32),  # Large enough to change by sectors, and no multiple of one.
+    Layout((2, 13), torch.bfloat16),
+)
+
+
+def drawn(layout: Layout, seed: int) -> torch.Tensor:
+    values = torch.randint(0, 2, layout.shape, generator=torch.Generator().manual_seed(seed))
+    return values.to(layout.dtype) + 2 * seed if layout.dtype != torch.bool else values.bool()
+
+
+class Wide(nn.Module):
+    """Takes one input of each kind."""
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return torch.stack([each.double().sum() for each in inputs])
+
+
+@pytest.fixture(scope="module")
+def wide() -> Caller:
+    """Speaks to nobody: what is sealed does not depend on who gets it."""
+    task = task_from_module(Wide(), tuple(drawn(layout, 9) for layout in MIXED))
+    return Caller(task, form_of(task), _Silent(), LIMITS, "cpu")
+
+
+@pytest.mark.parametrize("chosen", [[2, 0], [1], []])
+def test_what_is_unsealed_is_what_the_judge_takes_for_the_input(wide: Caller, chosen: list[int]) -> None:
+    slots = [[drawn(layout, seed) for layout in MIXED] for seed in range(3)]
+    others = [[drawn(layout, 10 + seed) for layout in MIXED] for seed in range(len(chosen))]
+    sealed, seen = wide.seal([slots[slot] for slot in chosen], others, len(slots))
+    generator = torch.Generator().manual_seed(sealed.key)
+    for number, layout in enumerate(MIXED):
+        bank = Bank(layout, len(slots), torch.device("cpu"))
+        held = [bank.slot(slot) for slot in range(len(slots))]
+        for tensor, inputs in zip(held, slots):
+            tensor.copy_(inputs[number])
+        bank.seal(sealed.words[number])
+        bank.unseal(generator, torch.tensor(chosen, dtype=torch.int64))
+        for slot, tensor in enumerate(held):
+            due = seen[chosen.index(slot)][number] if slot in chosen else slots[slot][number]
+            assert torch.equal(tensor, due) and tensor.is_contiguous() and tensor._base is None
+            if tensor.numel():
+                assert tensor.data_ptr() % 16 == held[0].data_ptr() % 16
+
+
+def test_an_eighth_of_every_input_comes_from_another_draw(wide: Caller) -> None:
+    """Even where there is one element only. Values stay valid: those of a mask are truth values."""
+    zeros = [[torch.zeros(layout.shape, dtype=layout.dtype) for layout in MIXED] for _ in range(2)]
+    ones = [[torch.ones_like(each) for each in row] for row in zeros]
+    _, seen = wide.seal(zeros, ones, 2)
+    for number, layout in enumerate(MIXED):
+        first, second = (seen[call][number] for call in range(2))
+        for each in (first, second):
+            assert int(each.sum(dtype=torch.float64)) * 8 >= layout.numel - 7 * (layout.run - 1)
+            assert set(each.reshape(-1).tolist()) <= {0, 1}
+        if layout.numel > 100:
+            assert not torch.equal(first, second)
+
+
+def test_what_is_sealed_tells_neither_values_nor_places_nor_number(wide: Caller) -> None:
+    """The other draws are all zero, so what is sealed is the pad itself, where there is a call and where there is not."""
+    row = [torch.zeros(layout.shape, dtype=layout.dtype) for layout in MIXED]
+    words = [wide.seal([row], [row], 3)[0].words[3] for _ in range(2)]
+    for call in words[0]:
+        bits = call.reshape(-1).view(torch.uint8)
+        assert 100 < bits.double().mean() < 155 and len(bits.unique()) == 256
+        assert call.reshape(-1).unique().numel() > 0.99 * call.numel()
+    assert (words[0] == words[1]).double().mean() < 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("count", [0, 1, 3, 8, 5000, 20000])
+def test_a_sum_changes_with_any_bit_whoever_takes_it(dtype: torch.dtype, count: int) -> None:
+    each = torch.rand(count + 1, generator=torch.Generator().manual_seed(count)).to(dtype)[1:]
+    other = each.clone()
+    assert totals([each, other]) == [total(each), total(other)] == [total(each)] * 2
+    assert totals([each, torch.zeros(5)]) == [total(each), 0]
+    if count:
+        other[-1] = other[-1] == 0
+        assert total(other) != total(each)
+
+
+@needs_sandbox
+def test_a_driver_without_a_solution_answers_as_one_with_it(doubled: Task) -> None:
+    """That is what the judge learns from how long everything but the calls takes."""
+    inputs = [[torch.randn(6, 10)] for _ in range(3)]
+    with template(LIMITS, devices=False, unsandboxed=False).spawn() as solution:
+        caller = Caller(doubled, form_of(doubled), solution, LIMITS, "cpu")
+        caller.prepare(doubled.tolerance)
+        sealed, seen = caller.seal(inputs[:2], inputs[1:], 3)
+        caller.load(inputs, sealed)
+        assert caller.go([0, 1], sealed).sums == ((0,), (0,))
+        with pytest.raises(Fault, match="wrote to its inputs"):
+            caller.fetch(0, inputs[0], (0,))
+        assert not caller.fetch(0, seen[0], (0,))[doubled.graph.results[0].name].any()
+        caller.build("import torch\n" + DOUBLED.replace("nn.Module", "torch.nn.Module"))
+        caller.set_state({}, {})
+        caller.load(inputs, sealed)
+        sums = caller.go([0, 1], sealed).sums
+        for slot in range(2):
+            (output,) = caller.fetch(slot, seen[slot], sums[slot]).values()
+            assert torch.allclose(output, 2.0 * torch.exp(seen[slot][0]))
+
+
+@needs_sandbox
+def test_calls_that_return_more_at_times_are_told_of(doubled: Task) -> None:
+    text = """
+    class ModelNew(nn.Module):
+        calls = 0
+        def forward(self, x):
+            self.calls += 1
+            return 2.0 * torch.exp(x) if self.calls % 2 else [2.0 * torch.exp(x)] * 2
+    """
+    assert reason(judged(doubled, text)) in ("run: wrong_output", "run: too_many_outputs")
 
 
 class _Silent:
     """Stands where a solution is spoken to, for tests that only look at times."""
 
 
-def clocked(doubled: Task, none: float, one: float, some: float, all_: float) -> Timing | Failure:
-    series = Series(doubled, _Silent(), lambda _: [], lambda *_: None, 0.0, 0)
+BOUND = Bound(1 << 20, 1 << 20, 0, "H100", 6e-7, "memory")
+
+
+def clocked(
+    doubled: Task, none: float, one: float, some: float, all_: float, overhead: Overhead | None = None
+) -> Timing | Failure:
+    series = Series(doubled, _Silent(), lambda _: [], lambda *_: None, overhead or Overhead(), 0)
     series.walls = {0: [none] * 5, 1: [one] * 5, 4: [some] * 5, 8: [all_] * 5}
-    bound = Bound(1 << 20, 1 << 20, 0, "H100", 6e-7, "memory")
-    return series._timing(4, bound, gpu("H100"), "CPU")
+    return series._timing(4, BOUND, gpu("H100"), "CPU")
 
 
 def test_the_time_is_the_slope(doubled: Task) -> None:
@@ -304,11 +423,26 @@ def test_the_time_is_the_slope(doubled: Task) -> None:
     assert isinstance(timing, Timing) and timing.median == pytest.approx(0.010)
 
 
+def test_what_the_driver_took_without_a_solution_is_not_the_solutions(doubled: Task) -> None:
+    """10 ms are asked for each call, of which 4 ms are the driver's; but never most of it, nor below a lone call's 16th."""
+    walls = (0.001, 0.012, 0.042, 0.082)
+    timing = clocked(doubled, *walls, Overhead(each=0.004, first=0.001))
+    assert isinstance(timing, Timing) and timing.median == pytest.approx(0.006)
+    assert dict(timing.clocks_of) == pytest.approx({"wall": 0.010, "driver": 0.004, "question": 0.001})
+    most = clocked(doubled, *walls, Overhead(each=0.0099, first=0.001))
+    assert isinstance(most, Timing) and most.median == pytest.approx(0.004)
+    alone = clocked(doubled, 0.0001, 0.0009, 0.00095, 0.001)
+    assert isinstance(alone, Timing) and alone.median >= 0.0008 / 16
+    least = least_seconds(BOUND, gpu("H100"), 8)
+    bound = clocked(doubled, 0.0, 1.5 * least, 6 * least, 12 * least, Overhead(each=1.2 * least))
+    assert isinstance(bound, Timing) and bound.median == pytest.approx(least)
+
+
 @pytest.mark.parametrize(
     ("walls", "why"),
     [
         ((0.001, 0.081, 0.081, 0.081), "batched_calls"),
-        ((0.001, 0.003, 0.041, 0.042), "calls_too_cheap"),
+        ((0.001, 0.002, 0.041, 0.042), "calls_too_cheap"),
         ((0.001, 0.001, 0.001, 0.001), "calls_too_cheap"),
         ((0.001, 0.001, 0.001, 0.001000001), "below_bound"),
     ],
@@ -328,14 +462,6 @@ def test_a_cache_may_beat_memory_but_nothing_beats_arithmetic() -> None:
     assert least_seconds(small, h100, 8) == pytest.approx((1 << 17) / h100.l2_bandwidth)
     assert 0.9 * large.seconds < least_seconds(large, h100, 8) <= large.seconds
     assert least_seconds(Bound(8, 8, 10**12, "H100", 1e-3, "arithmetic"), h100, 8) == 1e-3
-
-
-def test_timed_contents_are_never_the_same(doubled: Task) -> None:
-    series = Series(doubled, _Silent(), lambda seed: [draw(doubled, "nominal", seed)["x"]], lambda *_: None, 0.0, 0)
-    first = series._fresh()
-    patches = [series._patch(first) for _ in range(2)]
-    assert not torch.equal(patches[0].applied(first)[0], patches[1].applied(first)[0])
-    assert not torch.equal(first[0], series._fresh()[0])
 
 
 def test_library_calls_are_told_apart_from_own_work() -> None:

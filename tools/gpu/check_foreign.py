@@ -46,7 +46,9 @@ def main() -> int:
             verdict = judge_foreign(task, text, device=where, seed=secrets.randbits(31), gpu=present.spec)
         wrong += verdict.passed != right
         said = "passed" if verdict.failure is None else f"{verdict.failure.reason}: {verdict.failure.message[:160]}"
-        time = f"{verdict.timing.median * 1e6:.1f} µs" if verdict.timing else ""
+        clocks = dict(verdict.timing.clocks_of) if verdict.timing else {}
+        parts = ", ".join(f"{each} {seconds * 1e6:.1f}" for each, seconds in clocks.items())
+        time = f"{verdict.timing.median * 1e6:.1f} µs ({parts})" if verdict.timing else ""
         print(f"{'' if verdict.passed == right else 'WRONG '}{name:18} {said} {time}")
     return wrong
 

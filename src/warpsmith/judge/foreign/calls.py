@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from warpsmith.judge.foreign.bits import Layout, total
 from warpsmith.judge.foreign.form import Form
 from warpsmith.judge.foreign.process import Fault, Solution
 from warpsmith.judge.sandbox import Limits
@@ -18,28 +20,23 @@ from warpsmith.task.evaluate import dtype_of
 SEED = 42
 _ROOM = 1 << 16
 """Bytes that an answer may be longer than what is due, so that a wrong shape can be named."""
-_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _SETTLE = 0.003
 
 
 @dataclass(frozen=True, eq=False)
-class Patch:
-    """What the inputs of a call turn into once the clock runs: for each input, places and values, both flat."""
+class Sealed:
+    """What inputs turn into once the clock runs: the key to it, and for each input words [slots, groups, run].
 
-    places: tuple[torch.Tensor, ...]
-    values: tuple[torch.Tensor, ...]
+    What is due to be called comes first, in its order; the rest is random, so that nobody can tell how many these are.
+    """
 
-    def applied(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Return the inputs as the solution sees them."""
-        return [
-            tensor.reshape(-1).index_copy(0, places.to(tensor.device), values.to(tensor.device)).reshape(tensor.shape)
-            for tensor, places, values in zip(inputs, self.places, self.values)
-        ]
+    key: int
+    words: tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Clocked:
-    """Seconds of wall clock between question and answer; processor seconds inside of it and while all was quiet."""
+    """Seconds of wall clock between question and answer; processor seconds around it and while all was quiet."""
 
     wall: float
     inside: float
@@ -48,17 +45,22 @@ class Clocked:
 
 
 class Caller:
-    """Speaks with one solution about one task. Every method raises Fault where the solution fails."""
+    """Speaks with one solution about one task. Every method raises Fault where the solution fails.
+
+    With `copy`, outputs are copied after each call. `nbytes` is the size of a call's inputs and outputs.
+    """
 
     def __init__(self, task: Task, form: Form, solution: Solution, limits: Limits, device: str) -> None:
         self.task = task
         self.form = form
         self.copy = False
+        self.nbytes = sum(spec.nbytes for spec in task.graph.inputs + task.graph.results)
         self.device = torch.device(device)
         self._solution = solution
         self._limits = limits
         self._names: Mapping[str, str] = {}
         self._due = sum(spec.nbytes for spec in form.order)
+        self._layouts = [Layout(spec.shape, dtype_of(spec.dtype)) for spec in task.graph.inputs]
 
     def prepare(self, tolerance: Tolerance) -> None:
         """Set the driver up, before the solution is loaded."""
@@ -69,6 +71,7 @@ class Caller:
             "conv_tf32": tolerance.conv_tf32,
             "form": self.form.call,
             "written": self.form.written,
+            "outputs": [[spec.shape, spec.dtype] for spec in self.form.order],
         }
         self._ask("prepare", message, seconds=self._limits.build_seconds)
 
@@ -87,25 +90,39 @@ class Caller:
         updated = [names[old] for old, _ in self.form.updated if old in names]
         self._ask("state", {"names": list(given), "updated": updated}, *map(_bytes, given.values()))
 
-    def load(self, slots: Sequence[Sequence[torch.Tensor]]) -> None:
-        """Put inputs into slots."""
-        specs = [[spec.shape, spec.dtype] for spec in self.task.graph.inputs]
-        blobs = [_bytes(tensor) for tensors in slots for tensor in tensors]
-        self._ask("load", {"slots": len(slots), "inputs": specs}, *blobs)
+    def seal(
+        self, inputs: Sequence[Sequence[torch.Tensor]], others: Sequence[Sequence[torch.Tensor]], slots: int
+    ) -> tuple[Sealed, list[list[torch.Tensor]]]:
+        """Seal an eighth of the elements of `others` for calls on `inputs`; return it and the inputs of these calls."""
+        key = secrets.randbits(63)
+        generator = torch.Generator(self.device).manual_seed(key)
+        sealed, seen = [], [list(tensors) for tensors in inputs]
+        for number, layout in enumerate(self._layouts):
+            random = bytearray(secrets.token_bytes(slots * layout.groups * layout.run * layout.dtype.itemsize))
+            words = torch.frombuffer(random, dtype=layout.word).view(slots, layout.groups, layout.run)
+            for some, places, pad in layout.secrets(generator, len(inputs)):
+                for call, at, mask in zip(range(some.start, some.stop), places, pad):
+                    values = layout.runs(others[call][number])[at]
+                    words[call] = (values ^ mask).cpu()
+                    whole = layout.runs(inputs[call][number]).index_copy(0, at, values)
+                    seen[call][number] = layout.whole(whole)
+            sealed.append(words)
+        return Sealed(key, tuple(sealed)), seen
 
-    def go(self, slots: Sequence[int], patches: Sequence[Patch] | None = None) -> Clocked:
-        """Call on some slots. The clock is the judge's; what is patched in is known to nobody before it runs."""
-        blobs: list[bytes] = []
-        for patch in patches or ():
-            for places, values in zip(patch.places, patch.values):
-                blobs += [_bytes(places), _bytes(values)]
-        message = {"slots": list(slots), "patched": patches is not None, "copy": self.copy}
+    def load(self, slots: Sequence[Sequence[torch.Tensor]], sealed: Sealed | None = None) -> None:
+        """Put inputs into slots, and beside them what `go` will put in."""
+        specs = [[spec.shape, spec.dtype] for spec in self.task.graph.inputs]
+        blobs = [_bytes(tensor) for tensors in (*slots, sealed.words if sealed else ()) for tensor in tensors]
+        self._ask("load", {"slots": len(slots), "inputs": specs, "sealed": sealed is not None}, *blobs)
+
+    def go(self, slots: Sequence[int], sealed: Sealed | None = None) -> Clocked:
+        """Call on some slots. The clock is the judge's; what is sealed is known to nobody before it runs."""
+        message: dict[str, object] = {"slots": list(slots), "key": sealed.key if sealed else None, "copy": self.copy}
         before = self._solution.cpu_seconds()
         time.sleep(_SETTLE)
         start_cpu = self._solution.cpu_seconds()
-        start = time.perf_counter()
-        answer, _ = self._ask("go", message, *blobs)
-        wall = time.perf_counter() - start
+        answer, _ = self._ask("go", message)
+        wall = self._solution.wall
         end_cpu = self._solution.cpu_seconds()
         time.sleep(_SETTLE)
         after = self._solution.cpu_seconds()
@@ -128,11 +145,11 @@ class Caller:
         if len(blobs) > expected:
             raise Fault("too_many_outputs", f"forward returns {len(blobs)} tensors, {expected} are due.")
         outputs = [_tensor(form, blob) for form, blob in zip(forms, blobs)]
-        if [_sum(output) for output in outputs] != list(sums):
+        if [total(output) for output in outputs] != list(sums):
             raise Fault("changed_after_answer", "Outputs changed after the call had come back: it was not finished.")
         kept = [place for place in range(len(inputs)) if place not in self.form.written]
         said = answer.get("inputs")
-        if not isinstance(said, list) or [said[i] for i in kept] != [_sum(inputs[i].cpu()) for i in kept]:
+        if not isinstance(said, list) or [said[i] for i in kept] != [total(inputs[i]) for i in kept]:
             raise Fault("input_overwritten", "The solution wrote to its inputs.")
         return {spec.name: output.to(self.device) for spec, output in zip(self.form.order, outputs)}
 
@@ -168,14 +185,9 @@ def _bytes(tensor: torch.Tensor) -> bytes:
     return data
 
 
-def _sum(tensor: torch.Tensor) -> int:
-    flat = tensor.contiguous().reshape(-1)
-    return int(flat.view(_WORDS[flat.element_size()]).sum(dtype=torch.int64))
-
-
 def _tensor(form: object, blob: bytes) -> torch.Tensor:
     """Make a tensor of bytes and of what was said of them, where the two agree."""
-    if isinstance(form, list) and len(form) == 3 and isinstance(form[0], list) and form[1] in DTYPE_BYTES:
+    if isinstance(form, list) and len(form) == 2 and isinstance(form[0], list) and form[1] in DTYPE_BYTES:
         shape, dtype = form[0], str(form[1])
         sound = len(shape) <= 32 and all(isinstance(extent, int) and 0 <= extent < 1 << 48 for extent in shape)
         if sound and math.prod(shape) * DTYPE_BYTES[dtype] == len(blob):

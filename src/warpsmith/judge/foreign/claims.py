@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from warpsmith.records import Profile
 
 _LIBRARY_NAMES = """
-    mm bmm addmm baddbmm addmv mv dot matmul linear einsum convolution conv1d conv2d conv3d conv_transpose2d
+    mm bmm addmm baddbmm addmv mv dot matmul linear einsum convolution conv1d conv2d conv3d
+    conv_transpose1d conv_transpose2d conv_transpose3d
     _scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention
     _scaled_dot_product_flash_attention_for_cpu scaled_dot_product_attention _softmax _log_softmax native_layer_norm
     native_group_norm native_batch_norm _native_batch_norm_legit cumsum cumprod sort topk gelu silu mish

@@ -2,8 +2,9 @@
 
 This runs in the sandbox, in one process with the solution, which may change any of it. So nothing that it says is
 believed: the judge holds the outputs against its own answers and reads its own clock. What is here must only make
-sure that an honest solution is treated fairly: fresh inputs for every call, nothing done inside the clock but the
-call and one pass over its outputs.
+sure that an honest solution is treated fairly: fresh inputs for every call, and inside the clock as little as can be
+beside the calls, in steps that do not overlap them. Until there is a solution, a stand-in takes the place of its
+results, so that the judge can find out how long the rest takes.
 
 Requests are messages of `wire` with a random `id`, which the answer repeats: what is sent unasked cannot match.
 """
@@ -26,8 +27,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from warpsmith import wire
+from warpsmith.judge.foreign.bits import Bank, Layout, total, totals
 
-_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _MESSAGE = 2000
 MODULE = "solution"
 
@@ -48,12 +49,13 @@ class Driver:
         self.model: torch.nn.Module | None = None
         self.form: Any = None
         self.constructed: dict[str, torch.Tensor] = {}
-        self.before: dict[str, torch.Tensor] = {}
-        self.updated: list[str] = []
+        self.updated: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.written: list[int] = []
+        self.banks: list[Bank] = []
         self.inputs: list[list[torch.Tensor]] = []
+        self.arguments: list[Any] = []
         self.outputs: dict[int, list[torch.Tensor]] = {}
-        self.strides: dict[int, list[list[int]]] = {}
+        self.stand_in: Any = None
 
     # ------------------------------------------------------------------------------------------------------- requests
 
@@ -64,12 +66,15 @@ class Driver:
         torch.backends.cuda.matmul.allow_tf32 = message["matmul_tf32"]
         torch.backends.cudnn.allow_tf32 = message["conv_tf32"]
         self.form, self.written = message["form"], message["written"]
-        if self.device.type == "cuda":
-            torch.zeros(1, device=self.device)
+        outputs = [(tuple(shape), getattr(torch, dtype)) for shape, dtype in message["outputs"]]
+        made = [torch.zeros(shape, dtype=dtype, device=self.device) for shape, dtype in outputs]
+        self.stand_in = made[0] if len(made) == 1 else made
+        self._synchronise()
         return {}, []
 
     def build(self, message: wire.Message, _: list[bytes]) -> tuple[wire.Message, list[bytes]]:
         """Import the solution's text and construct `ModelNew` as KernelBench does, under `seed`."""
+        self.banks, self.inputs, self.arguments, self.outputs, self.stand_in = [], [], [], {}, None
         _seed(message["seed"])
         module = sys.modules.get(MODULE) or _import(message["source"])
         found = getattr(module, "ModelNew", None)
@@ -88,57 +93,66 @@ class Driver:
 
     def state(self, message: wire.Message, blobs: list[bytes]) -> tuple[wire.Message, list[bytes]]:
         """Set the original parameters and buffers, and over them those that are given."""
-        self.updated = message["updated"]
         own, given = self._state(), dict(zip(message["names"], blobs))
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(self.constructed[name])
             for name, data in given.items():  # Last, since one tensor may have several names.
                 own[name].copy_(_tensor(data, own[name].shape, own[name].dtype))
-            self.before = {name: own[name].clone() for name in self.updated}
+            self.updated = [(own[name], own[name].clone()) for name in message["updated"]]
         return {}, []
 
     def load(self, message: wire.Message, blobs: list[bytes]) -> tuple[wire.Message, list[bytes]]:
-        """Put inputs into slots, each in memory of its own, and forget all that there was."""
-        self.inputs, self.outputs, self.strides = [], {}, {}
-        specs, left = message["inputs"], iter(blobs)
-        for _ in range(message["slots"]):
-            tensors = [_tensor(next(left), shape, getattr(torch, dtype)) for shape, dtype in specs]
-            self.inputs.append([tensor.to(self.device) for tensor in tensors])
+        """Put inputs into slots, keep beside them what is sealed, and forget all that there was."""
+        self.banks, self.inputs, self.arguments, self.outputs = [], [], [], {}  # First, to make room for what comes.
+        left, slots = iter(blobs), message["slots"]
+        layouts = [Layout(tuple(shape), getattr(torch, dtype)) for shape, dtype in message["inputs"]]
+        self.banks = [Bank(layout, slots, self.device) for layout in layouts]
+        self.inputs = [[bank.slot(number) for bank in self.banks] for number in range(slots)]
+        self.arguments = [decode(self.form, tensors) for tensors in self.inputs]
+        for tensors in self.inputs:
+            for tensor in tensors:
+                tensor.copy_(_tensor(next(left), tensor.shape, tensor.dtype))
+        for bank in self.banks if message["sealed"] else ():
+            shape = (slots, bank.layout.groups, bank.layout.run)
+            bank.seal(_tensor(next(left), shape, bank.layout.word))
         self._synchronise()
         return {}, []
 
-    def go(self, message: wire.Message, blobs: list[bytes]) -> tuple[wire.Message, list[bytes]]:
-        """Complete the inputs of some slots, call the solution on each, and sum up the outputs. The clock runs."""
-        slots, left = message["slots"], iter(blobs)
+    def go(self, message: wire.Message, _: list[bytes]) -> tuple[wire.Message, list[bytes]]:
+        """Unseal the inputs of some slots, call the solution on each, and sum up the outputs. The clock runs.
+
+        Each step waits for the device, so that what the first and the last take adds to the calls' time on any device.
+        """
+        slots, key = message["slots"], message["key"]
         with torch.no_grad():
-            for slot in slots if message["patched"] else ():
-                for tensor in self.inputs[slot]:
-                    places = torch.frombuffer(bytearray(next(left)), dtype=torch.int64).to(self.device)
-                    values = _tensor(next(left), places.shape, tensor.dtype).to(self.device)
-                    tensor.view(-1).index_copy_(0, places, values)
-            for slot in slots:
-                self._call(slot, copy=message["copy"])
-            sums = [[_sum(output) for output in self._dense(slot)] for slot in slots]
+            if key is not None:
+                generator = torch.Generator(self.device).manual_seed(key)
+                chosen = torch.tensor(slots, dtype=torch.int64, device=self.device)
+                for bank in self.banks:
+                    bank.unseal(generator, chosen)
+                self._synchronise()
+            results = self._calls(slots, message["copy"]) if self.model is not None else [self.stand_in for _ in slots]
             self._synchronise()
-            return {"sums": [[int(each) for each in row] for row in sums]}, []
+            dense = [self._dense(result) for result in results]
+            if len({len(row) for row in dense}) > 1:
+                raise Refused("wrong_output", "forward returns more tensors in some calls than in others.")
+            self.outputs.update(zip(slots, dense))
+            sums = [totals(column) for column in zip(*dense)]
+            return {"sums": [[column[i] for column in sums] for i in range(len(slots))]}, []
 
     def fetch(self, message: wire.Message, _: list[bytes]) -> tuple[wire.Message, list[bytes]]:
-        """Return shape, dtype, strides and bytes of the outputs of a slot, and sums over its inputs."""
-        slot = message["slot"]
-        outputs = self.outputs[slot]
-        forms = [
-            [list(output.shape), str(output.dtype).removeprefix("torch."), strides]
-            for output, strides in zip(outputs, self.strides[slot])
-        ]
-        inputs = [int(_sum(tensor)) for tensor in self.inputs[slot]]
+        """Return shape, dtype and bytes of the outputs of a slot, and sums over its inputs."""
+        outputs = self.outputs[message["slot"]]
+        forms = [[list(output.shape), str(output.dtype).removeprefix("torch.")] for output in outputs]
+        inputs = [total(tensor) for tensor in self.inputs[message["slot"]]]
         return {"forms": forms, "inputs": inputs}, [_bytes(output) for output in outputs]
 
     def report(self, message: wire.Message, _: list[bytes]) -> tuple[wire.Message, list[bytes]]:
         """Call once and count the operators of PyTorch that the call uses."""
         watch = _Watch()
         with torch.no_grad(), watch:
-            self._call(message["slot"], copy=False)
+            self._calls([message["slot"]], copy=False)
         return {"operators": sorted(watch.counts.items())}, []
 
     # -------------------------------------------------------------------------------------------------------- internal
@@ -148,29 +162,34 @@ class Driver:
         parameters = self.model.named_parameters(remove_duplicate=False)
         return {**dict(parameters), **dict(self.model.named_buffers(remove_duplicate=False))}
 
-    def _call(self, slot: int, *, copy: bool) -> None:
+    def _calls(self, slots: Sequence[int], copy: bool) -> list[Any]:
+        """Call the solution on slots; with `copy`, save each call's outputs from the next one."""
         assert self.model is not None
-        tensors = self.inputs[slot]
-        own = self._state() if self.updated else {}
-        for name in self.updated:
-            own[name].copy_(self.before[name])
-        args, kwargs = decode(self.form, tensors)
-        result = self.model(*args, **kwargs)
-        leaves = [leaf for leaf in tree_leaves(result) if leaf is not None]
+        results: list[Any] = []
+        for slot in slots:
+            for tensor, before in self.updated:
+                tensor.copy_(before)
+            args, kwargs = self.arguments[slot]
+            result = self.model(*args, **kwargs)
+            if self.updated or self.written:
+                changed = [tensor.clone() for tensor, _ in self.updated]
+                result = [result, changed, [self.inputs[slot][place] for place in self.written]]
+            results.append([leaf.clone() for leaf in self._leaves(result)] if copy else result)
+        return results
+
+    def _leaves(self, result: Any) -> list[torch.Tensor]:
+        """Return the tensors of a result in order."""
+        leaves = [result] if isinstance(result, torch.Tensor) else [x for x in tree_leaves(result) if x is not None]
         for leaf in leaves:
             if not isinstance(leaf, torch.Tensor):
                 raise Refused("not_a_tensor", f"forward returns a {type(leaf).__name__}, not tensors only.")
             if leaf.device.type != self.device.type:
                 raise Refused("wrong_device", f"forward returns a tensor on {leaf.device}, not on {self.device}.")
-        leaves += [own[name].clone() for name in self.updated] + [tensors[place] for place in self.written]
-        self.outputs[slot] = [leaf.detach().clone() if copy else leaf.detach() for leaf in leaves]
+        return leaves
 
-    def _dense(self, slot: int) -> Sequence[torch.Tensor]:
-        """Make the outputs of a slot plain, dense and row-major; whatever a subclass puts off is computed here."""
-        outputs = self.outputs[slot]
-        self.strides[slot] = [list(output.stride()) for output in outputs]
-        self.outputs[slot] = [output.contiguous().as_subclass(torch.Tensor) for output in outputs]
-        return self.outputs[slot]
+    def _dense(self, result: Any) -> list[torch.Tensor]:
+        """Make outputs plain, dense and row-major; whatever a subclass puts off is computed here."""
+        return [leaf.detach().contiguous().as_subclass(torch.Tensor) for leaf in self._leaves(result)]
 
     def _synchronise(self) -> None:
         if self.device.type == "cuda":
@@ -193,7 +212,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def warm_up() -> None:
     """Have PyTorch import what it puts off until it is first used, so that no solution's first call pays for it."""
     with torch.no_grad(), _Watch():
-        _sum(torch.zeros(2) + 1.0)
+        total(torch.zeros(2) + 1.0)
 
 
 def encode(value: Any, tensors: list[torch.Tensor]) -> Any:
@@ -252,12 +271,6 @@ def _tensor(data: bytes, shape: Sequence[int], dtype: torch.dtype) -> torch.Tens
     if not data:
         return torch.empty(tuple(shape), dtype=dtype)
     return torch.frombuffer(bytearray(data), dtype=dtype).reshape(tuple(shape))
-
-
-def _sum(tensor: torch.Tensor) -> torch.Tensor:
-    """Sum up the bits of a tensor, taken as whole numbers of its element's size, modulo 2**64."""
-    flat = tensor.contiguous().view(-1)
-    return flat.view(_WORDS[flat.element_size()]).sum(dtype=torch.int64)
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:

@@ -23,6 +23,7 @@ from warpsmith.device.catalog import GPUS
 from warpsmith.judge.foreign.calls import Caller
 from warpsmith.judge.foreign.claims import profile_of
 from warpsmith.judge.foreign.form import Form, form_of, matched
+from warpsmith.judge.foreign.overhead import Overhead, overhead
 from warpsmith.judge.foreign.process import Fault, template
 from warpsmith.judge.foreign.series import Series
 from warpsmith.judge.foreign.wires import notes
@@ -94,7 +95,7 @@ class _Trial:
     names: Mapping[str, str] = field(default_factory=dict)
     results: list[FamilyResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    load_seconds: float = 0.0
+    overhead: Overhead = field(default_factory=Overhead)
     timing: Timing | None = None
     profile: Profile | None = None
     caller: Caller = field(init=False)
@@ -150,14 +151,9 @@ class _Trial:
         return None
 
     def _build(self) -> Failure | None:
-        """Load inputs once while all in the sandbox is ours, to know what that costs; then let the solution in."""
+        """Find out what the driver takes while all in the sandbox is ours; then let the solution in."""
         self.caller.prepare(self.task.tolerance)
-        inputs = self._inputs(self._first().arguments)
-        size = sum(spec.nbytes for spec in self.task.graph.inputs + self.task.graph.results)
-        for _ in range(2):
-            start = self.caller.cpu_seconds() or 0.0
-            self.caller.load([inputs])
-            self.load_seconds = max(0.0, (self.caller.cpu_seconds() or 0.0) - start) / max(1, size)
+        self.overhead = overhead(self.caller, self._inputs(self._first().arguments))
         if self.caller.cpu_seconds() is None:
             self.notes.append("this machine does not tell processor time, so work outside of the clock went unseen")
         described = self.caller.build(self.source)
@@ -264,7 +260,7 @@ class _Trial:
             names = [spec.name for spec in self.task.graph.inputs]
             return self._checked(base, {**state, **dict(zip(names, inputs))}, outputs)
 
-        series = Series(self.task, self.caller, fresh, check, self.load_seconds, first_seed)
+        series = Series(self.task, self.caller, fresh, check, self.overhead, first_seed)
         outcome = series.measure(bound(self.task, gpu), gpu, name)
         if isinstance(outcome, Failure):
             return outcome
