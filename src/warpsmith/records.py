@@ -438,10 +438,11 @@ class Finding:
 class Counters:
     """What one launch did, summed over all threads unless a comment says otherwise.
 
-    `instructions` counts thread-instructions by class: `fp32 fp64 fp16 int special convert control shared global
-    local atomic barrier shuffle other`. `issued` counts warp-instructions by the same classes: a diverged warp
+    `instructions` counts thread-instructions by class: `fp32 fp64 fp16 int special convert control tensor shared
+    global local atomic barrier shuffle other`. `issued` counts warp-instructions by the same classes: a diverged warp
     issues once for each path. Sectors are 32 bytes. `chained_reads` sums over all
-    warps how many reads of global memory each waits for one after the other.
+    warps how many reads of global memory each waits for one after the other. `tensor` counts the multiply-adds of
+    tensor cores by the operands' type, `tf32`, `f16` or `bf16` with float32 accumulators, `f16.f16` with float16 ones.
     """
 
     kernel: str
@@ -462,6 +463,7 @@ class Counters:
     divergent_branches: int
     branches: int
     chained_reads: int = 0
+    tensor: tuple[tuple[str, int], ...] = ()
 
     @property
     def thread_instructions(self) -> int:

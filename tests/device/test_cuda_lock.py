@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
-from warpsmith.device.cuda.lock import gpu_lock
+from warpsmith.device.cuda.lock import gpu_lock, turn
 
 HOLDER = """
 import sys
@@ -72,3 +72,20 @@ def test_two_devices_of_one_process_share_the_lock() -> None:
 def test_the_locks_are_nobody_elses() -> None:
     path = Path(gpu_lock("GPU-1").lock_file).parent
     assert path.stat().st_mode & 0o777 == 0o700
+
+
+def test_who_waits_for_the_gpu_says_so_and_who_does_not_says_nothing() -> None:
+    told: list[bool] = []
+    with holder("GPU-1") as other:
+        assert other.stdin is not None
+
+        def waits(waiting: bool) -> None:
+            told.append(waiting)
+            if waiting:
+                other.stdin.write("\n")  # type: ignore[union-attr]
+                other.stdin.flush()  # type: ignore[union-attr]
+
+        with turn(gpu_lock("GPU-1"), waits):
+            assert told == [True, False]
+    with turn(gpu_lock("GPU-1"), waits):
+        assert told == [True, False]

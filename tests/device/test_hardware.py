@@ -27,9 +27,10 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     return built
 
 
-def _simulated(build: Build, kernel: str) -> np.ndarray:
+def _simulated(build: Build, kernel: str, *, magnitudes: bool = False) -> np.ndarray:
     launch = BoundLaunch(kernel, (cases.COUNT // 256, 1, 1), (256, 1, 1), 0, ("x", "y", "z", "out"))
-    inputs = {n: torch.from_numpy(c.copy()) for n, c in zip("xyz", cases.inputs(), strict=True)}
+    columns = [np.abs(c) if magnitudes else c.copy() for c in cases.inputs()]
+    inputs = {n: torch.from_numpy(c) for n, c in zip("xyz", columns, strict=True)}
     output = TensorSpec("out", (cases.COUNT,), "int32")
     execution = Simulator(gpu("H200")).run(build, BoundPlan((), (launch,)), inputs, [output], fill=1, count=False)
     assert not execution.findings
@@ -38,7 +39,14 @@ def _simulated(build: Build, kernel: str) -> np.ndarray:
 
 @pytest.mark.parametrize("kernel", cases.kernels())
 def test_the_simulator_gives_what_the_gpu_gave(build: Build, kernel: str) -> None:
-    got, due = _simulated(build, kernel), np.load(cases.RECORDED)[kernel]
+    got, recorded = _simulated(build, kernel), np.load(cases.RECORDED)
+    if kernel not in recorded:
+        pytest.skip("runs in the simulator; tools/gpu/record_reference.py has not recorded it yet")
+    due = recorded[kernel]
+    if kernel.startswith("tensor_"):
+        same = _product_near(kernel, got, due, _simulated(build, kernel, magnitudes=True))
+        assert same.all(), (kernel, np.flatnonzero(~same)[:3], got[~same][:3], due[~same][:3])
+        return
     same = (got == due) | _both_nan(kernel, got, due)
     if kernel in _LIBRARY or kernel.startswith("approx_"):
         same |= _near(kernel, got, due)
@@ -118,3 +126,16 @@ def _near(kernel: str, got: np.ndarray, due: np.ndarray) -> np.ndarray:
             return gap <= _RELATIVE[kernel] * np.abs(b)
         ulp = np.spacing(np.abs(b).astype(np.float16 if kernel in _HALVES else np.float32)).astype(np.float64)
         return (gap <= 2 * ulp) | (gap <= _ABSOLUTE.get(kernel, 0.0))
+
+
+def _product_near(kernel: str, got: np.ndarray, due: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Whether results of `mma` are as near as its docstring says; `size` is the sum of the summands' magnitudes.
+
+    Where that is no number, hardware may overflow on the way, or not.
+    """
+    half = kernel.endswith("_f16")
+    a, b, scale = (one.view(np.float16 if half else np.float32).astype(np.float64) for one in (got, due, size))
+    allowed = (int(kernel.split("_k")[1].split("_")[0]) + 2) * (2.0**-10 if half else 2.0**-23)
+    with np.errstate(invalid="ignore"):
+        near = (np.abs(a - b) <= allowed * scale + (2.0**-24 if half else 2.0**-149)) | ~np.isfinite(scale)
+    return near.reshape(len(got), -1).all(axis=1)

@@ -130,6 +130,7 @@ _NAMES: Mapping[str, str] = {
     "shared": "shared memory",
     "atomic": "atomics",
     "special": "special functions",
+    "tensor": "tensor cores",
     "shuffle": "shuffles",
     "issue": "instruction issue",
     "latency": "latency",

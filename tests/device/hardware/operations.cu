@@ -117,3 +117,127 @@ __device__ float approximate_sqrt(float x) { float y; asm("sqrt.approx.f32 %0, %
 KERNEL(approx_tanh, BITS(approximate_tanh(x)))
 KERNEL(approx_reciprocal, BITS(approximate_reciprocal(x)))
 KERNEL(approx_sqrt, BITS(approximate_sqrt(fabsf(x))))
+
+// Tensor cores and asynchronous copies. Operands are those of other threads of the block too, so that a block's inputs
+// stay of one kind. Of several result registers each warp writes one.
+#define OTHER(from, number) __float_as_uint(from[blockIdx.x * 256 + (threadIdx.x + 32 * (number)) % 256])
+__device__ unsigned chosen(const unsigned* registers, int count) { return registers[threadIdx.x / 32 % count]; }
+template <int kind> __device__ unsigned operand(const float* from, int number) {
+    const float low = __uint_as_float(OTHER(from, 2 * number)), high = __uint_as_float(OTHER(from, 2 * number + 1));
+    if (kind == 0) return OTHER(from, number);
+    if (kind == 1) return HALF(__float2half_rn(low)) | HALF(__float2half_rn(high)) << 16;
+    return BF16(__float2bfloat16_rn(low)) | BF16(__float2bfloat16_rn(high)) << 16;
+}
+__device__ unsigned tensor_tf32_k4_(const float* xs, const float* ys, const float* zs) {
+    unsigned d[4];
+    for (int n = 0; n < 4; n++) d[n] = operand<0>(zs, n);
+    asm("mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]) : "r"(operand<0>(xs, 0)), "r"(operand<0>(xs, 1)), "r"(operand<0>(ys, 0)));
+    return chosen(d, 4);
+}
+KERNEL(tensor_tf32_k4, tensor_tf32_k4_(xs, ys, zs))
+__device__ unsigned tensor_tf32_k8_(const float* xs, const float* ys, const float* zs) {
+    unsigned d[4];
+    for (int n = 0; n < 4; n++) d[n] = operand<0>(zs, n);
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]) : "r"(operand<0>(xs, 0)), "r"(operand<0>(xs, 1)), "r"(operand<0>(xs, 2)), "r"(operand<0>(xs, 3)), "r"(operand<0>(ys, 0)), "r"(operand<0>(ys, 1)));
+    return chosen(d, 4);
+}
+KERNEL(tensor_tf32_k8, tensor_tf32_k8_(xs, ys, zs))
+__device__ unsigned tensor_f16_k8_(const float* xs, const float* ys, const float* zs) {
+    unsigned d[4];
+    for (int n = 0; n < 4; n++) d[n] = operand<0>(zs, n);
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]) : "r"(operand<1>(xs, 0)), "r"(operand<1>(xs, 1)), "r"(operand<1>(ys, 0)));
+    return chosen(d, 4);
+}
+KERNEL(tensor_f16_k8, tensor_f16_k8_(xs, ys, zs))
+__device__ unsigned tensor_f16_k16_(const float* xs, const float* ys, const float* zs) {
+    unsigned d[4];
+    for (int n = 0; n < 4; n++) d[n] = operand<0>(zs, n);
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]) : "r"(operand<1>(xs, 0)), "r"(operand<1>(xs, 1)), "r"(operand<1>(xs, 2)), "r"(operand<1>(xs, 3)), "r"(operand<1>(ys, 0)), "r"(operand<1>(ys, 1)));
+    return chosen(d, 4);
+}
+KERNEL(tensor_f16_k16, tensor_f16_k16_(xs, ys, zs))
+__device__ unsigned tensor_bf16_k8_(const float* xs, const float* ys, const float* zs) {
+    unsigned d[4];
+    for (int n = 0; n < 4; n++) d[n] = operand<0>(zs, n);
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]) : "r"(operand<2>(xs, 0)), "r"(operand<2>(xs, 1)), "r"(operand<2>(ys, 0)));
+    return chosen(d, 4);
+}
+KERNEL(tensor_bf16_k8, tensor_bf16_k8_(xs, ys, zs))
+__device__ unsigned tensor_bf16_k16_(const float* xs, const float* ys, const float* zs) {
+    unsigned d[4];
+    for (int n = 0; n < 4; n++) d[n] = operand<0>(zs, n);
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]) : "r"(operand<2>(xs, 0)), "r"(operand<2>(xs, 1)), "r"(operand<2>(xs, 2)), "r"(operand<2>(xs, 3)), "r"(operand<2>(ys, 0)), "r"(operand<2>(ys, 1)));
+    return chosen(d, 4);
+}
+KERNEL(tensor_bf16_k16, tensor_bf16_k16_(xs, ys, zs))
+__device__ unsigned tensor_f16_k8_f16_(const float* xs, const float* ys, const float* zs) {
+    unsigned d[2];
+    for (int n = 0; n < 2; n++) d[n] = operand<1>(zs, n);
+    asm("mma.sync.aligned.m16n8k8.row.col.f16.f16.f16.f16 {%0, %1}, {%2, %3}, {%4}, {%0, %1};"
+        : "+r"(d[0]), "+r"(d[1]) : "r"(operand<1>(xs, 0)), "r"(operand<1>(xs, 1)), "r"(operand<1>(ys, 0)));
+    return chosen(d, 2);
+}
+KERNEL(tensor_f16_k8_f16, tensor_f16_k8_f16_(xs, ys, zs))
+__device__ unsigned tensor_f16_k16_f16_(const float* xs, const float* ys, const float* zs) {
+    unsigned d[2];
+    for (int n = 0; n < 2; n++) d[n] = operand<1>(zs, n);
+    asm("mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16 {%0, %1}, {%2, %3, %4, %5}, {%6, %7}, {%0, %1};"
+        : "+r"(d[0]), "+r"(d[1]) : "r"(operand<1>(xs, 0)), "r"(operand<1>(xs, 1)), "r"(operand<1>(xs, 2)), "r"(operand<1>(xs, 3)), "r"(operand<1>(ys, 0)), "r"(operand<1>(ys, 1)));
+    return chosen(d, 2);
+}
+KERNEL(tensor_f16_k16_f16, tensor_f16_k16_f16_(xs, ys, zs))
+__device__ unsigned rounded_to_tf32(float x) { unsigned r; asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(x)); return r; }
+KERNEL(to_tf32, rounded_to_tf32(x))
+template <int count, bool transposed> __device__ unsigned loaded(const float* xs) {
+    __shared__ uint4 rows[8][32];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    rows[warp][lane] = make_uint4(OTHER(xs, 0), OTHER(xs, 1), OTHER(xs, 2), OTHER(xs, 3));
+    __syncthreads();
+    const unsigned from = __cvta_generic_to_shared(&rows[warp][(lane * 5 + 3) % 32]);
+    unsigned r[4];
+    if (count == 1 && !transposed)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];"
+            : "=r"(r[0]) : "r"(from) : "memory");
+    if (count == 1 && transposed)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];"
+            : "=r"(r[0]) : "r"(from) : "memory");
+    if (count == 2 && !transposed)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+            : "=r"(r[0]), "=r"(r[1]) : "r"(from) : "memory");
+    if (count == 2 && transposed)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+            : "=r"(r[0]), "=r"(r[1]) : "r"(from) : "memory");
+    if (count == 4 && !transposed)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+            : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(from) : "memory");
+    if (count == 4 && transposed)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+            : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(from) : "memory");
+    return chosen(r, count);
+}
+KERNEL(load_matrix_1, (loaded<1, false>(xs)))
+KERNEL(load_matrix_2, (loaded<2, false>(xs)))
+KERNEL(load_matrix_4, (loaded<4, false>(xs)))
+KERNEL(load_matrix_1_transposed, (loaded<1, true>(xs)))
+KERNEL(load_matrix_2_transposed, (loaded<2, true>(xs)))
+KERNEL(load_matrix_4_transposed, (loaded<4, true>(xs)))
+template <int size> __device__ unsigned copied(const float* xs) {
+    __shared__ __align__(16) unsigned s[256];
+    const int words = size / 4, t = threadIdx.x;
+    const unsigned to = __cvta_generic_to_shared(s + t * words);
+    if (t < 256 / words)
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;"
+            :: "r"(to), "l"(xs + blockIdx.x * 256 + t * words), "n"(size), "r"(size - t % (words + 1) * 4) : "memory");
+    asm volatile("cp.async.commit_group;\n\tcp.async.wait_group 0;" ::: "memory");
+    __syncthreads();
+    return s[255 - t];
+}
+KERNEL(copy_async_4, copied<4>(xs))
+KERNEL(copy_async_8, copied<8>(xs))
+KERNEL(copy_async_16, copied<16>(xs))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from warpsmith.device.simulator import atomics, memory, special
-from warpsmith.device.simulator.decode import DTYPES, SHORT, DType
+from warpsmith.device.simulator import atomics, ldmatrix, memory
+from warpsmith.device.simulator.decode import BOOL, DTYPES, SHORT, DType
 from warpsmith.device.simulator.ptx import (
     Address,
     Instruction,
@@ -156,18 +156,39 @@ def atomic(e: Emitter, step: Instruction) -> str:
     return "atomic"
 
 
+def load_matrix(e: Emitter, step: Instruction) -> str:
+    """`ldmatrix`."""
+    return ldmatrix.emit(e, step, *_base(e, step, step.operands[1], "shared"))
+
+
 def copy(e: Emitter, step: Instruction) -> str | None:
-    """`cp.async`: executed at once; waiting for it is then nothing to do."""
+    """`cp.async` from global to shared memory, and waiting for it."""
     names = [name.removesuffix("::cta") for name in step.modifiers if not name.startswith("L2::")]
-    if names[:1] != ["async"] or "bulk" in names:
-        raise step.fail("unknown form of copy")
-    if "commit_group" in names or "wait_group" in names or "wait_all" in names:
-        return "control"
-    if names[1:] not in (["ca", "shared", "global"], ["cg", "shared", "global"]):
-        raise step.fail("unknown form of copy")
+    match names:
+        case ["async", "commit_group"]:
+            e.lines.append("M.copies.commit(F)")
+            return "control"
+        case ["async", "wait_all"]:
+            e.lines.append("M.copies.wait_all(F)")
+            return "control"
+        case ["async", "wait_group"]:
+            left = step.operands[0]
+            if not isinstance(left, Integer) or left.value < 0:
+                raise step.fail("the number of groups must be constant")
+            e.lines.append(f"M.copies.wait(F, {left.value})")
+            return "control"
+        case ["async", "ca" | "cg" as cache, "shared", "global"]:
+            _copy(e, step, cache)
+            return "global"
+    raise step.fail("unknown form of copy")
+
+
+def _copy(e: Emitter, step: Instruction, cache: str) -> None:
     target, source, size, *rest = step.operands
-    if not isinstance(size, Integer):
-        raise step.fail("the size must be constant")
+    if not isinstance(size, Integer) or size.value not in ((16,) if cache == "cg" else (4, 8, 16)):
+        raise step.fail("no size that this copy can have")
+    if rest and (len(rest) > 1 or (isinstance(rest[0], Register) and e.home.get(rest[0].name) == BOOL)):
+        raise step.fail("unknown form of copy")
     dtype: DType = np.dtype(np.int32 if size.value == 4 else np.int64)
     count = 2 if size.value == 16 else 1
     to, to_offset = _base(e, step, target, "shared")
@@ -175,5 +196,4 @@ def copy(e: Emitter, step: Instruction) -> str | None:
     reading = e.site(step, "global", dtype, count, start_offset)
     writing = e.site(step, "shared", dtype, count, to_offset)
     kept = e.read(step, rest[0], np.dtype(np.int32)) if rest else "None"
-    e.lines.append(f"{e.object(special.copy_async)}(M, F, {reading}, {writing}, {to}, {start}, {kept})")
-    return "global"
+    e.lines.append(f"M.copies.issue(F, {reading}, {writing}, {to}, {start}, {kept})")

@@ -2,7 +2,9 @@
 
 Reads that do not depend on each other overlap, so a loop that reads four values before it adds them waits once where
 four turns of a shorter loop wait four times. A chain runs through blocks that follow each other without a loop or a
-barrier between them, since the assembler turns short branches into predicates; it ends with such a stretch.
+barrier between them, since the assembler turns short branches into predicates; it ends with such a stretch. An
+asynchronous copy is waited for where the thread waits for all of its groups before the stretch ends; a wait that leaves
+some on their way finds the older ones there.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Sequence
 
 from warpsmith.device.simulator.flow import Flow
 from warpsmith.device.simulator.liveness import reads_and_writes
-from warpsmith.device.simulator.ptx import Instruction
+from warpsmith.device.simulator.ptx import Instruction, Integer
 
 Classified = tuple[Instruction, str | None]
 
@@ -19,16 +21,26 @@ Classified = tuple[Instruction, str | None]
 def longest_chain(steps: Sequence[Classified]) -> int:
     """Return how many reads of global memory wait for each other at most. `steps` are instructions with classes."""
     depth: dict[str, int] = {}
-    longest = 0
+    longest = copied = stalled = 0
     for step, kind in steps:
         reads, writes = reads_and_writes(step)
         waited = max((depth[name] for name in reads if name in depth), default=0)
+        if step.opcode == "cp":
+            copied = max(copied, stalled + 1, waited + 1) if kind == "global" else copied
+            stalled = copied if _waits_for_all(step) else stalled
+            longest = max(longest, stalled)
+            continue
+        waited = max(waited, stalled)
         if kind in ("global", "atomic") and writes:
             waited += 1
         for name in writes:
             depth[name] = waited
         longest = max(longest, waited)
     return longest
+
+
+def _waits_for_all(step: Instruction) -> bool:
+    return "wait_all" in step.modifiers or ("wait_group" in step.modifiers and step.operands[0] == Integer(0))
 
 
 def stretches(flow: Flow) -> tuple[tuple[int, ...], ...]:

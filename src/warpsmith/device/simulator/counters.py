@@ -17,6 +17,7 @@ from warpsmith.device.simulator.emit import Code
 from warpsmith.device.simulator.flow import Branch, Flow
 from warpsmith.device.simulator.fragment import Fragment
 from warpsmith.device.simulator.memory import run_start
+from warpsmith.device.simulator.mma import product
 from warpsmith.device.simulator.site import Site
 from warpsmith.records import Counters
 
@@ -28,7 +29,7 @@ SAMPLE = 64
 SECTOR = 32
 LANES = np.arange(32)
 _ARITHMETIC = ("fp32", "fp64", "fp16", "int", "special", "convert", "control")
-_OTHERS = ("shared", "global", "local", "atomic", "barrier", "shuffle", "other")
+_OTHERS = ("tensor", "shared", "global", "local", "atomic", "barrier", "shuffle", "other")
 CLASSES = (*_ARITHMETIC, *_OTHERS)
 
 
@@ -117,11 +118,16 @@ class Counting:
         """Return what was counted."""
         instructions: Counter[str] = Counter()
         issued: Counter[str] = Counter()
+        tensor: Counter[str] = Counter()
         branches = 0
         for number, classes in enumerate(self.code.classes):
             for name, count in classes:
                 instructions[name] += count * self.threads[number]
                 issued[name] += count * self.warps[number]
+            for step in self.flow.blocks[number].steps:
+                if step.opcode == "mma":
+                    form = product(step)
+                    tensor[form.name] += form.multiply_adds * self.warps[number]
             end = self.flow.blocks[number].end
             if isinstance(end, Branch) and end.counted:
                 branches += self.warps[number]
@@ -144,6 +150,7 @@ class Counting:
             self.divergent,
             branches,
             self.code.chains.total(self.warps),
+            tuple(sorted(tensor.items())),
         )
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from warpsmith.device.simulator import accesses, alu, collective, moves, special
+from warpsmith.device.simulator import accesses, alu, collective, mma, moves, special
 from warpsmith.device.simulator.chains import Chains
 from warpsmith.device.simulator.decode import BOOL, DTYPES, SHORT, DType, Operation
-from warpsmith.device.simulator.flow import Block, Flow
+from warpsmith.device.simulator.flow import Block, Flow, needs_whole_warp
 from warpsmith.device.simulator.liveness import CARRY, ENDS, IGNORED, reads_and_writes
 from warpsmith.device.simulator.ptx import (
     Float,
@@ -44,6 +44,8 @@ HANDLERS: dict[str, Handler] = {
     "atom": accesses.atomic,
     "red": accesses.atomic,
     "cp": accesses.copy,
+    "ldmatrix": accesses.load_matrix,
+    "mma": mma.mma,
     "shfl": collective.shuffle,
     "vote": collective.vote,
     "redux": collective.redux,
@@ -277,6 +279,8 @@ def _member_mask(e: Emitter, block: Block) -> tuple[int, int] | None:
     """Where the member mask of a waiting block stands: (register slot, -1) or (-1, constant)."""
     if not block.waits:
         return None
+    if needs_whole_warp(block.steps[0]):
+        return -1, 0xFFFFFFFF
     mask = block.steps[0].operands[-1]
     if isinstance(mask, Register):
         return e.slots[mask.name], -1

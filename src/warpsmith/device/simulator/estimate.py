@@ -11,6 +11,11 @@ of allocation, from the same guide and the CUDA occupancy calculator; bandwidths
 share of repeated reads that L1 serves are round figures of the size that microbenchmarks report. The overheads, the
 latency of a read and the norm were chosen, in round figures, to agree with programs measured on an H200; how well they
 do is what benchmarks/estimate_vs_measured.py prints. They are the same for all GPUs.
+
+Multiply-adds of tensor cores are charged at the dense peak of the catalogue. What it gives for half precision is the
+greater of two where they differ, that with float16 accumulators; with float32 ones, every GPU of the catalogue does
+twice as many float16 or bfloat16 multiply-adds as TF32 ones, by the same datasheets. On compute capability 9.0 the
+peaks are those of `wgmma`, which the simulator does not know; how far `mma` stays below them is not modelled.
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ ALU_LATENCY = 4.0
 SHARED_LATENCY = 24.0
 SHUFFLE_LATENCY = 20.0
 SPECIAL_LATENCY = 18.0
+TENSOR_LATENCY = 32.0
 BARRIER_LATENCY = 30.0
 READ_LATENCY = 300.0
 REGISTER_UNIT = 256
@@ -137,6 +143,12 @@ def pipe_rates(spec: GpuSpec) -> Mapping[str, float]:
     return PIPES[max(older, default=min(PIPES))]
 
 
+def tensor_rates(spec: GpuSpec) -> Mapping[str, float]:
+    """Dense peaks of the whole GPU in FLOP/s, two for a multiply-add, by the names in `Counters.tensor`."""
+    mixed = min(spec.half_flops, 2 * spec.tf32_flops)
+    return {"tf32": spec.tf32_flops, "f16": mixed, "bf16": mixed, "f16.f16": spec.half_flops}
+
+
 def _pipes(counted: Counters, spec: GpuSpec, busiest: float) -> dict[str, float]:
     """Seconds that the busiest multiprocessor's issue slots and arithmetic pipes need."""
     issued = {name: count for name, count in counted.issued if name != "other"}
@@ -144,7 +156,12 @@ def _pipes(counted: Counters, spec: GpuSpec, busiest: float) -> dict[str, float]
     for name, rate in pipe_rates(spec).items():
         times[name] = issued.get(name, 0) * 32 / rate
     times["shared"] = float(counted.shared_wavefronts)
-    return {name: cycles * busiest / spec.clock for name, cycles in times.items()}
+    seconds = {name: cycles * busiest / spec.clock for name, cycles in times.items()}
+    if counted.tensor:
+        rates = tensor_rates(spec)
+        whole = sum(2 * count / rates[name] for name, count in counted.tensor)
+        seconds["tensor"] = whole * busiest * spec.sm_count
+    return seconds
 
 
 def _memory(counted: Counters, spec: GpuSpec, busiest: float, resident_warps: int) -> dict[str, float]:
@@ -177,6 +194,7 @@ def _latency(counted: Counters, warps: int, rounds: float) -> float:
     cycles = (
         arithmetic * ALU_LATENCY / 2
         + issued.get("special", 0) * SPECIAL_LATENCY / 2
+        + issued.get("tensor", 0) * TENSOR_LATENCY / LOADS_IN_FLIGHT
         + issued.get("shuffle", 0) * SHUFFLE_LATENCY
         + issued.get("barrier", 0) * BARRIER_LATENCY
         + counted.shared_requests * SHARED_LATENCY / LOADS_IN_FLIGHT

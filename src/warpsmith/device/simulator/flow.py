@@ -177,7 +177,14 @@ def waits_for_warp(instruction: Instruction) -> bool:
     """Whether the threads named in a member mask must arrive before the instruction is executed."""
     if instruction.opcode in ("shfl", "vote", "match", "redux"):
         return "sync" in instruction.modifiers
+    if needs_whole_warp(instruction):
+        return True
     return instruction.opcode == "bar" and instruction.modifiers[:1] == ("warp",)
+
+
+def needs_whole_warp(instruction: Instruction | Label) -> bool:
+    """Whether all 32 threads of a warp must execute the instruction together."""
+    return isinstance(instruction, Instruction) and instruction.opcode in ("mma", "ldmatrix")
 
 
 def _is_barrier(instruction: Instruction) -> bool:
@@ -205,9 +212,13 @@ def _blocks(items: list[Instruction | Label], targets: Mapping[str, tuple[str, .
     expanded = _expand_guards(items)
     starts: list[int] = [0]
     labels: dict[str, int] = {}
-    previous_ended = False
+    previous_ended = together = False
     for position, (item, _) in enumerate(expanded):
-        begins = isinstance(item, Label) or previous_ended or waits_for_warp(item)
+        # Within a block, a warp that came together for one instruction is still together for the next.
+        again = together and needs_whole_warp(item)
+        waits = isinstance(item, Instruction) and waits_for_warp(item) and not again
+        begins = isinstance(item, Label) or previous_ended or waits
+        together = needs_whole_warp(item) or (together and not begins)
         if begins and starts[-1] != position:
             starts.append(position)
         if isinstance(item, Label):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from warpsmith.device.simulator import warp
 from warpsmith.device.simulator.barriers import Barriers
+from warpsmith.device.simulator.copies import Copies
 from warpsmith.device.simulator.flow import Barrier, Branch, Exit, Jump, Switch
 from warpsmith.device.simulator.fragment import Fragment, join
 from warpsmith.device.simulator.memory import Fault, Memory
@@ -67,6 +68,7 @@ class Chunk:
         self.ready: dict[int, list[Fragment]] = {0: [first]}
         self.parked: dict[int, list[Fragment]] = {}
         self.barriers = Barriers(self)
+        self.copies = Copies(self)
         self.alive = np.full(block_count, self.block_threads, np.int64)
         self.alive_total = first.n
         self.alive_masks = np.bitwise_or.reduceat(

@@ -17,7 +17,7 @@ from warpsmith.device.simulator.flow import Flow
 from warpsmith.device.simulator.fragment import Fragment
 from warpsmith.device.simulator.memory import GLOBAL_BASE, shared_positions
 from warpsmith.device.simulator.ptx import Instruction
-from warpsmith.device.simulator.shadow import Access, Order, Shadow
+from warpsmith.device.simulator.shadow import Access, Flights, Order, Shadow, granules
 from warpsmith.device.simulator.site import Site
 from warpsmith.records import Finding, FindingKind
 
@@ -88,6 +88,7 @@ class Watch:
         self.local_known = np.zeros(len(chunk.local.data), np.uint8)
         self.shared_granule = sanitizer.granules["shared"]
         self.shared_shadow = Shadow(len(chunk.shared.data) // self.shared_granule)
+        self.flights: Flights | None = None
         self.epoch = np.zeros(chunk.slot_count, np.int32)
         self.sub = np.zeros(chunk.slot_count, np.int32)
 
@@ -110,6 +111,8 @@ class Watch:
         offsets = np.broadcast_to(at, (fragment.n,))
         at = np.broadcast_to(shared_positions(self.chunk, fragment, at), (fragment.n,))
         self._initialised(self.shared_known, fragment, site, at, write, offsets)
+        if self.flights is not None:
+            self._in_flight(self.flights, fragment, site, at, offsets, write)
         self._race("shared_race", self.shared_shadow, self.shared_granule, fragment, site, at, offsets, write, values)
 
     def local_access(self, fragment: Fragment, site: Site, at: Array, write: bool) -> None:
@@ -144,9 +147,8 @@ class Watch:
         values: tuple[Array, ...],
     ) -> None:
         pieces = max(1, site.width // granule)
-        places = (at // granule)[:, None] + np.arange(pieces)
-        access = self._access(fragment, site, pieces)
-        flat = places.reshape(-1)
+        flat = granules(at, granule, pieces)
+        access = self._access(fragment.slots, site.line, site.atomic or site.strong, pieces)
         if write:
             found = shadow.write(flat, access, self.order)
         else:
@@ -164,12 +166,11 @@ class Watch:
             message += " (the same value)"
         self._report(kind, fragment, lane, site.line, message, other_line)
 
-    def _access(self, fragment: Fragment, site: Site, pieces: int) -> Access:
-        slots = np.repeat(fragment.slots, pieces)
+    def _access(self, slots: Array, line: int, exempt: bool, pieces: int) -> Access:
+        slots = np.repeat(slots, pieces)
         blocks = slots // self.chunk.block_slots + self.chunk.first_block
         thread = slots + self.chunk.first_block * self.chunk.block_slots
-        exempt = site.atomic or site.strong
-        return Access(thread, self.epoch[slots], self.sub[slots], self.order.version[blocks], site.line, exempt)
+        return Access(thread, self.epoch[slots], self.sub[slots], self.order.version[blocks], line, exempt)
 
     def _same_value(self, kind: FindingKind, site: Site, at: Array, values: tuple[Array, ...], lane: int) -> bool:
         """Whether a store brings what is there already, or what the other threads of the instruction bring."""
@@ -181,6 +182,40 @@ class Watch:
         if len(together) > 1:
             return bool((together == together[0]).all())
         return bool(memory.view(site.dtype)[int(at[lane]) // site.width] == value[lane])
+
+    # -- asynchronous copies
+
+    def copy_begins(self, fragment: Fragment, site: Site, at: Array) -> None:
+        """Threads issued copies to these positions of the chunk's shared memory."""
+        if self.flights is None:
+            self.flights = Flights(len(self.chunk.shared.data) // self.shared_granule)
+        pieces = site.width // self.shared_granule
+        access = self._access(fragment.slots, site.line, False, pieces)
+        self.flights.set(granules(at, self.shared_granule, pieces), access.thread + 1, site.line)
+
+    def copy_arrives(self, slots: Array, at: Array, width: int, line: int) -> None:
+        """Copies that these threads issued in a line are there; from now on they are writes by these threads."""
+        pieces = width // self.shared_granule
+        places = granules(at, self.shared_granule, pieces)
+        if self.flights is not None:
+            self.flights.set(places, 0, 0)
+        self.shared_shadow.set("write", places, self._access(slots, line, False, pieces))
+
+    def _in_flight(
+        self, flights: Flights, fragment: Fragment, site: Site, at: Array, offsets: Array, write: bool
+    ) -> None:
+        """Report an access to what a copy is on its way to."""
+        pieces = max(1, site.width // self.shared_granule)
+        found = flights.first(granules(at, self.shared_granule, pieces))
+        if found is None:
+            return
+        position, other, other_line = found
+        lane = position // pieces
+        block, thread = self._place(other)
+        message = f"{'writes' if write else 'reads'} {self._where(site, int(offsets[lane]))} while a copy to it is on "
+        message += f"its way, which thread {thread} of block {block} issued in line {other_line}; that thread must "
+        message += "wait for it (cp.async.wait_group), and the others at a barrier thereafter"
+        self._report("shared_race", fragment, lane, site.line, message, other_line)
 
     # -- order
 

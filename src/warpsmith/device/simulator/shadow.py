@@ -151,3 +151,30 @@ class Shadow:
             return None
         where = int(np.flatnonzero(same)[0])
         return int(sort[where + 1]), int(access.thread[sort[where]]), access.line, "writes"
+
+
+class Flights:
+    """Who is copying to each of `size` granules: a thread's number plus 1, or 0, and the line of its copy."""
+
+    def __init__(self, size: int) -> None:
+        self.thread = np.zeros(size, np.int64)
+        self.line = np.zeros(size, I4)
+
+    def set(self, at: Array, thread: Array | int, line: int) -> None:
+        """Record copies that begin, or, with 0, their end."""
+        self.thread[at] = thread
+        self.line[at] = line
+
+    def first(self, at: Array) -> tuple[int, int, int] | None:
+        """Return (position, thread, line) of the first of these granules that a copy is on its way to."""
+        flying = np.flatnonzero(self.thread[at])
+        if not flying.size:
+            return None
+        position = int(flying[0])
+        return position, int(self.thread[at[position]]) - 1, int(self.line[at[position]])
+
+
+def granules(at: Array, granule: int, pieces: int) -> Array:
+    """Return the numbers of the `pieces` granules from each byte position on, one after the other."""
+    found: Array = ((at // granule)[:, None] + np.arange(pieces)).reshape(-1)
+    return found

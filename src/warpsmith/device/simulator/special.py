@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from warpsmith.device.simulator import memory
 from warpsmith.device.simulator.fragment import Fragment
 from warpsmith.device.simulator.ptx import Instruction
-from warpsmith.device.simulator.site import Site
 
 if TYPE_CHECKING:
     from warpsmith.device.simulator.machine import Chunk
@@ -89,38 +88,3 @@ SPACE_TESTS: dict[str, Callable[[Array], Array]] = {
     "const": lambda a: np.zeros(a.shape, np.bool_),
 }
 SPACE_TESTS["shared::cta"] = SPACE_TESTS["shared"]
-
-
-def copy_async(
-    chunk: Chunk,
-    fragment: Fragment,
-    reading: Site,
-    writing: Site,
-    target: Array,
-    source: Array,
-    kept: Array | None,
-) -> None:
-    """Copy from global to shared memory at once. `kept` bytes come from the source; the rest are zeros."""
-    if kept is None:
-        memory.store(chunk, fragment, writing, target, *memory.load(chunk, fragment, reading, source))
-        return
-    sizes = np.broadcast_to(kept, (fragment.n,))
-    zeros = tuple(np.zeros(1, writing.dtype) for _ in range(writing.count))
-    memory.store(chunk, fragment, writing, target, *zeros)
-    for size in np.unique(sizes):
-        if size > 0:
-            index = np.flatnonzero(sizes == size)
-            part = fragment.select(index, ())
-            taken = [one if one.shape[0] == 1 else one.take(index) for one in (target, source)]
-            _copy_bytes(chunk, part, reading, writing, taken[0], taken[1], int(size))
-
-
-def _copy_bytes(
-    chunk: Chunk, part: Fragment, reading: Site, writing: Site, target: Array, source: Array, size: int
-) -> None:
-    step = 4 if size % 4 == 0 else 1
-    dtype = np.dtype(np.int32 if step == 4 else np.uint8)
-    for start in range(0, size, step):
-        piece = Site(reading.number, reading.text, reading.line, "global", dtype, 1, reading.offset + start)
-        place = Site(writing.number, writing.text, writing.line, "shared", dtype, 1, writing.offset + start)
-        memory.store(chunk, part, place, target, *memory.load(chunk, part, piece, source))
