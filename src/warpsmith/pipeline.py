@@ -47,6 +47,8 @@ _PATIENCE = 4
 """How many times the limit of a judgement a thorough one may take."""
 _CONFIRMED = 5
 """How many of the fastest are looked at thoroughly until one passes."""
+_SLOWEST = 50e6
+"""Bytes of a task for which a judgement has a second more: references of all families go over them many times."""
 _COPIES = 60
 """How many times the bytes of a task a judge on a GPU may hold: arena, pool, and references with their scatter."""
 
@@ -58,7 +60,7 @@ def local_executor(task: Task, choice: Choice, settings: Settings, thorough: boo
     """
     workers = 1 if thorough else settings.workers
     if choice.measures:
-        held = _COPIES * sum(spec.nbytes for spec in task.graph.arguments + task.graph.results)
+        held = _COPIES * _moved(task)
         workers = max(1, min(workers, _MOST_ON_GPU, choice.spec.memory_bytes // max(1, held)))
     return LocalExecutor(
         task,
@@ -68,8 +70,12 @@ def local_executor(task: Task, choice: Choice, settings: Settings, thorough: boo
         thorough=thorough,
         cache_dir=settings.cache,
         seed=settings.seed,
-        judgement_seconds=settings.judge_limit * (_PATIENCE if thorough else 1),
+        judgement_seconds=settings.judge_limit * (_PATIENCE if thorough else 1) + _moved(task) / _SLOWEST,
     )
+
+
+def _moved(task: Task) -> int:
+    return sum(spec.nbytes for spec in task.graph.arguments + task.graph.results)
 
 
 class Pursuit:

@@ -116,7 +116,7 @@ def test_nothing_passed_says_why_and_whose_fault_it_is(monkeypatch: pytest.Monke
     assert (row.judged, row.bound) == (3, BOUND.seconds)
     lost = [CandidateLost(drawn, 0, "a worker died")]
     row, _ = done(monkeypatch, order, NothingPassed("the search ended"), lost)
-    assert row.status == "machine_error" and "1 lost by the machine" in row.message
+    assert row.status == "machine_error" and "1 lost by the machine (last: a worker died)" in row.message
     row, _ = done(monkeypatch, order, NothingPassed("time is up; a larger budget may help"))
     assert row.status == "timeout" and "larger budget" in row.message, "what was never judged is not wrong"
     known = [CandidateJudged(Judged(drawn, failed(drawn)), 0, True)]

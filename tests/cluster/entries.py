@@ -9,7 +9,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from warpsmith.cluster.worker import Ready, Refused, WorkerSetup
+from warpsmith.cluster.worker import Ready, Refused, Waits, WorkerSetup
 from warpsmith.errors import SettingsError, SimulatorError
 from warpsmith.records import Candidate, Failure, Stage, Verdict
 
@@ -54,6 +54,15 @@ def dies(pipe: Connection, setup: WorkerSetup) -> None:
     pipe.send(Ready())
     pipe.recv()
     os._exit(7)
+
+
+def waits_for_the_gpu(pipe: Connection, setup: WorkerSetup) -> None:
+    pipe.send(Ready())
+    candidate = pipe.recv()
+    for waiting in (True, False):
+        pipe.send(Waits(waiting))
+        time.sleep(1.0 if waiting else 0.0)
+    pipe.send(verdict_of(candidate))
 
 
 def hangs_with_a_child(pipe: Connection, setup: WorkerSetup) -> None:

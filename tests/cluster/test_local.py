@@ -16,7 +16,7 @@ from tests.cluster import entries
 from tests.judge.kernels import SOFTMAX, SQUARE, candidate_of, task_of
 from warpsmith.cluster import LocalExecutor
 from warpsmith.cluster.worker import WorkerSetup, read_task, write_task
-from warpsmith.errors import SettingsError, SimulatorError, WorkerDied
+from warpsmith.errors import MachineError, SettingsError, SimulatorError, WorkerDied
 
 Entry = Callable[[Connection, WorkerSetup], None]
 
@@ -76,6 +76,23 @@ def test_what_takes_too_long_is_a_verdict_and_nothing_of_it_lives_on(tmp_path: P
         assert (verdict.failure.stage.name, verdict.failure.reason) == ("RUN", "timeout")
         for pid in map(int, (tmp_path / "pids").read_text().split()):
             assert until(lambda pid=pid: not alive(pid))
+
+
+def test_waiting_for_a_gpu_that_others_use_is_no_fault_of_the_candidate(tmp_path: Path) -> None:
+    with executor(entries.waits_for_the_gpu, tmp_path, seconds=0.5) as pool:
+        failure = asyncio.run(pool.judge(candidate_of(SQUARE))).failure
+        assert failure is not None and failure.reason == "test"
+
+
+def test_on_a_gpu_what_takes_too_long_is_the_fault_of_the_machine(tmp_path: Path) -> None:
+    with (
+        LocalExecutor(
+            task_of(SQUARE), "H100", 1, cache_dir=tmp_path, judgement_seconds=0.5, simulate=False,
+            entry=entries.hangs_on_the_first,
+        ) as pool,
+        pytest.raises(MachineError, match=r"longer than 0\.5 s"),
+    ):  # fmt: skip
+        asyncio.run(pool.judge(candidate_of(SQUARE)))
 
 
 def test_after_a_timeout_the_next_candidate_is_judged(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def _without_pass(tally: Tally) -> Status:
 
 def _reasons(tally: Tally) -> str:
     shown = ", ".join(f"{reason.replace('_', ' ')} ×{count}" for reason, count in tally.failures[:_REASONS])
-    lost = f", {tally.lost} lost by the machine" if tally.lost else ""
+    lost = f", {tally.lost} lost by the machine (last: {tally.loss})" if tally.lost else ""
     return f"{tally.judged} candidates judged{f' ({shown})' if shown else ''}{lost}"
 
 

@@ -28,11 +28,12 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from warpsmith.cluster.worker import Ready, Refused, WorkerSetup, serve, write_task
-from warpsmith.errors import WarpsmithError, WorkerDied
+from warpsmith.cluster.worker import Ready, Refused, Waits, WorkerSetup, serve, write_task
+from warpsmith.errors import MachineError, WarpsmithError, WorkerDied
 from warpsmith.records import Candidate, Failure, Stage, Task, Verdict
 
 _START_SECONDS = 120.0
+_POLL = 0.2
 _ATTEMPTS = 2
 
 
@@ -47,8 +48,9 @@ class _Late(Exception):
 class LocalExecutor:
     """Judges candidates in `workers` processes. Safe to use from several tasks at once.
 
-    `judgement_seconds` limits one judgement; what takes longer gets a verdict with the reason `timeout`. Start-up of
-    a worker has its own limit. With `simulate` false, candidates are judged on the GPU called `gpu_name` if it is
+    `judgement_seconds` limits one judgement; what takes longer in the simulator gets a verdict with the reason
+    `timeout`. On a GPU it raises MachineError, and waiting for others that use the GPU does not count. Start-up of a
+    worker has its own limit. With `simulate` false, candidates are judged on the GPU called `gpu_name` if it is
     here; the workers take turns on it. Cancelling `judge` abandons the judgement; its worker finishes it and is then
     free again. `thorough` is for candidates that are to be kept.
     """
@@ -73,6 +75,7 @@ class LocalExecutor:
         self.workers = workers
         self._task_key = task.key
         self._seconds = judgement_seconds
+        self._simulate = simulate
         self._closing = threading.Event()
         self._limiter: anyio.CapacityLimiter | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="warpsmith-task-")
@@ -145,6 +148,9 @@ class LocalExecutor:
             raise WorkerDied("the executor is closed")
 
     def _timed_out(self, candidate: Candidate) -> Verdict:
+        if not self._simulate:
+            # On a GPU every call and every build has a limit of its own, so the candidate cannot be why.
+            raise MachineError(f"judging took longer than {self._seconds:g} s beside the waits for the GPU")
         message = f"Judging took longer than {self._seconds:g} s; the program is too slow to judge or does not end."
         failure = Failure(Stage.RUN, "timeout", message)
         return Verdict(candidate.key, self._task_key, Stage.RUN, failure, None, seconds=(("run", self._seconds),))
@@ -216,13 +222,22 @@ class _Slot:
             raise _Died(self._obituary()) from error
 
     def _receive(self, seconds: float) -> object:
+        """Wait for an answer. While the worker waits for a GPU that others use, its clock stands still."""
         pipe = self._connection()
-        end = time.monotonic() + seconds
+        last, waiting = time.monotonic(), False
         try:
-            while not pipe.poll(0.2):
-                if time.monotonic() > end:
+            while True:
+                arrived = pipe.poll(_POLL)
+                now = time.monotonic()
+                seconds -= 0.0 if waiting else now - last
+                last = now
+                answer = pipe.recv() if arrived else None
+                if isinstance(answer, Waits):
+                    waiting = answer.waiting
+                elif arrived:
+                    return answer
+                elif seconds < 0.0:
                     raise _Late
-            return pipe.recv()
         except (EOFError, OSError) as error:
             raise _Died(self._obituary()) from error
 

@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 
 from warpsmith.device.choose import choose
+from warpsmith.device.cuda.device import CudaDevice
 from warpsmith.errors import WarpsmithError
 from warpsmith.judge import Judge
 from warpsmith.program import Builder
@@ -48,6 +50,13 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Waits:
+    """The worker has begun to wait for the GPU, which another process holds, or is done with it."""
+
+    waiting: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """The worker cannot judge: an unknown GPU, a task that cannot be used."""
 
@@ -78,7 +87,7 @@ def serve(pipe: Connection, setup: WorkerSetup) -> None:
     with tempfile.TemporaryDirectory(prefix="builds-", dir=Path(setup.task_file).parent) as temporary:
         cache = Path(setup.cache_dir) if setup.cache_dir is not None else Path(temporary)
         try:
-            judge, builder = _judge(setup, cache)
+            judge, builder = _judge(setup, cache, lambda waiting: pipe.send(Waits(waiting)))
         except WarpsmithError as error:
             pipe.send(Refused(error))
             return
@@ -89,9 +98,11 @@ def serve(pipe: Connection, setup: WorkerSetup) -> None:
             builder.close()
 
 
-def _judge(setup: WorkerSetup, cache: Path) -> tuple[Judge, Builder]:
+def _judge(setup: WorkerSetup, cache: Path, waits: Callable[[bool], None]) -> tuple[Judge, Builder]:
     builder = Builder(cache)
     device = choose(setup.gpu_name, simulate=setup.simulate).device(builder, shares=setup.workers)
+    if isinstance(device, CudaDevice):
+        device.waits = waits
     return Judge(
         read_task(Path(setup.task_file)),
         device,

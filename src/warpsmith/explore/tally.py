@@ -35,7 +35,8 @@ class FinishedStage:
 class Tally:
     """A run so far. `after` an event there is a new one, so that another thread may show the old one meanwhile.
 
-    `judged`, `built` and `passed` count the candidates of this run, `recalled` those that the archive knew. `failures`
+    `judged`, `built` and `passed` count the candidates of this run, `recalled` those that the archive knew; `lost`
+    are those on which the machine failed, `loss` says how it failed last. `failures`
     pairs each short reason with how often it came up. `elapsed` and `limit` are in seconds.
     """
 
@@ -49,6 +50,7 @@ class Tally:
     built: int = 0
     passed: int = 0
     lost: int = 0
+    loss: str = ""
     recalled: int = 0
     failures: tuple[tuple[str, int], ...] = ()
     best: Judged | None = None
@@ -74,8 +76,8 @@ class Tally:
                 return replace(self, generation=number)
             case CandidateJudged(judged=judged, cached=cached):
                 return replace(self, recalled=self.recalled + 1) if cached else self._with(judged)
-            case CandidateLost():
-                return replace(self, lost=self.lost + 1)
+            case CandidateLost(message=message):
+                return replace(self, lost=self.lost + 1, loss=message)
             case BestImproved(judged=judged):
                 return replace(self, best=judged)
             case Progress(elapsed=elapsed, limit=limit):

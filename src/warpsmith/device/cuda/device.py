@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -22,7 +22,7 @@ from warpsmith.device.cuda.arena import Arena
 from warpsmith.device.cuda.clocks import Watch
 from warpsmith.device.cuda.gpus import Present
 from warpsmith.device.cuda.layout import Layout, lay_out, slots_for
-from warpsmith.device.cuda.lock import gpu_lock
+from warpsmith.device.cuda.lock import gpu_lock, turn
 from warpsmith.device.cuda.process import Fault, RunnerProcess
 from warpsmith.device.cuda.series import Series
 from warpsmith.errors import MachineError
@@ -72,7 +72,8 @@ class CudaDevice:
     `prefix` starts the runner under another command, such as a sanitizer, which is then left to end by itself; memory
     is copied as bytes there, not mapped, and every buffer has an allocation of its own. `share` false copies as well.
     `shares` is how many such devices, in other processes, divide the GPU's memory among
-    themselves. Close it when done: it owns processes. Not thread-safe.
+    themselves. `waits` may be set; it is told when another process holds the GPU and when it no longer does.
+    Close it when done: it owns processes. Not thread-safe.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class CudaDevice:
         self.runner = RunnerProcess(present.ordinal, prefix=prefix, spare=spare and not prefix)
         self.memory_bytes = present.spec.memory_bytes // shares
         self.watch = Watch(present.uuid)
+        self.waits: Callable[[bool], None] = lambda waiting: None
         self._share = share and not prefix
         self._spread = bool(prefix)
         self._builder = builder
@@ -105,7 +107,7 @@ class CudaDevice:
 
     def exclusive(self) -> AbstractContextManager[Any]:
         """Hold the GPU: nobody else on this machine verifies or times meanwhile."""
-        return self._lock
+        return turn(self._lock, self.waits)
 
     def close(self) -> None:
         """End the runner and give its memory back."""
