@@ -11,6 +11,7 @@ from torch import nn
 from warpsmith.judge.mixtures import draw_any
 from warpsmith.judge.numerics import Comparison, compare
 from warpsmith.judge.references import Reference, refer
+from warpsmith.judge.rounding import _filter as terms_of_convolution
 from warpsmith.records import Task, Tolerance
 from warpsmith.task import task_from_module
 
@@ -249,6 +250,17 @@ def test_convolution_may_use_tf32_only_where_the_task_says_so() -> None:
     strict = Task(**{**fields, "tolerance": Tolerance(conv_tf32=False)})
     assert judged(refer(task, "nominal", 0, {"x": x, "w": w}), out).reason is None
     assert judged(refer(strict, "nominal", 0, {"x": x, "w": w}), out).reason == "wrong_value"
+
+
+@pytest.mark.parametrize(("stride", "dilation", "groups"), [(1, 1, 1), (2, 1, 2), (2, 3, 1), (4, 2, 1), (3, 3, 2)])
+def test_the_limit_of_a_transposed_convolution_counts_no_inserted_zeros(
+    stride: int, dilation: int, groups: int
+) -> None:
+    weight = torch.ones(4, 4 // groups, 3, 5)
+    settings = {"stride": stride, "dilation": dilation, "groups": groups}
+    added = torch.nn.functional.conv_transpose2d(torch.ones(1, 4, 24, 24), weight, **settings).max()
+    args = (None, weight, None, [stride], [0], [dilation], True, [0], groups)
+    assert terms_of_convolution(added, args) == int(added)
 
 
 def test_factor_and_floor_of_the_task_move_the_limit() -> None:

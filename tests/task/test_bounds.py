@@ -100,6 +100,20 @@ def test_recurrent_layers_count_their_matrix_products() -> None:
     assert bound(task, GPU).operations == products
 
 
+def test_the_last_step_alone_needs_one_step_of_the_way_back() -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(6, 5, 2, batch_first=True, bidirectional=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.lstm(x)[0][:, -1]
+
+    below, forth, back = 7 * (20 * 6 + 20 * 5), 7 * (20 * 10 + 20 * 5), 20 * 10 + 20 * 5
+    task = task_from_module(Last(), torch.rand(2, 7, 6))
+    assert bound(task, GPU).operations == 2 * 2 * (2 * below + forth + back)
+
+
 def test_only_the_needed_part_of_an_input_counts() -> None:
     x, i = torch.rand(1000, 8), torch.randint(1000, (10,))
     assert bound_of(lambda x, i: F.embedding(i, x), x, i).bytes_read == 10 * 8 * 4 + 80

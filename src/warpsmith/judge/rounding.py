@@ -106,9 +106,15 @@ def _inner(result: torch.Tensor, args: Sequence[Any]) -> int:
 
 
 def _filter(result: torch.Tensor, args: Sequence[Any]) -> int:
+    """Terms of a convolution's result; of a transposed one, only the taps that fall on an input and not beside it."""
     weight = args[1]
-    transposed = bool(args[6]) if len(args) > 6 else False
-    return max(1, int(weight.numel()) // max(1, int(weight.shape[1 if transposed else 0])))
+    if not (len(args) > 8 and args[6]):
+        return max(1, int(weight.numel()) // max(1, int(weight.shape[0])))
+    terms = int(weight.shape[0]) // int(args[8])
+    for number, taps in enumerate(weight.shape[2:]):
+        stride, dilation = (int(of[number % len(of)]) for of in (args[3], args[5]))
+        terms *= -(-int(taps) * math.gcd(stride, dilation) // stride)
+    return max(1, terms)
 
 
 def _window(result: torch.Tensor, args: Sequence[Any]) -> int:

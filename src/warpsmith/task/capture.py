@@ -30,7 +30,8 @@ _IDENTITY = frozenset(
     }
 )
 _ONE_NAME = {"aten._unsafe_view.default": "aten.view.default", "aten.reshape.default": "aten.view.default"}
-_MEMORY_ONLY = frozenset({"device", "layout", "pin_memory", "memory_format", "non_blocking"})
+# Arguments that say where values lie, or in which order an einsum comes to them, and nothing of what they are.
+_MEMORY_ONLY = frozenset({"device", "layout", "pin_memory", "memory_format", "non_blocking", "path"})
 
 
 @dataclass(frozen=True)

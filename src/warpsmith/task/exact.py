@@ -3,7 +3,8 @@
 One operand holds odd integers of as many bits as its dtype's significand can take, at most 12; the other zeros and
 ones. Every partial sum is then an integer below 2**24, so that any order of summation in float32 is exact, while TF32
 (11 bits) and bfloat16 (8 bits) round the integers. Even seeds probe the first operand, odd seeds the second. Provided
-for linear, matrix products and convolutions whose operands are arguments of the graph, seen through views.
+for linear, matrix products, einsums of two operands and convolutions whose operands are arguments of the graph, seen
+through views. Recurrent layers are not probed: their sums reach an output through sigmoids only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Literal
 
 import torch
 
-from warpsmith.records import Graph, Node, Ref, TensorSpec
+from warpsmith.records import Arg, Graph, Node, Ref, TensorSpec
+from warpsmith.task.equation import equation_of
 from warpsmith.task.evaluate import dtype_of
 from warpsmith.task.trace import Tracer, base_name
 
@@ -51,10 +53,10 @@ def exact_roles(graph: Graph, seed: int) -> dict[str, Operand]:
     floating = {spec.name for spec in free if dtype_of(spec.dtype).is_floating_point}
     roles: dict[str, Operand] = {}
     for node in graph.nodes:
-        if base_name(node) not in _OPERANDS:
+        operands = _operands(node)
+        if len(operands) < 2:
             continue
-        positions = _OPERANDS[base_name(node)]
-        left, right, *added = (tracer.source(node.args[i]) for i in positions if i < len(node.args))
+        left, right, *added = map(tracer.source, operands)
         if left is None or right is None or left == right or not {left, right} <= floating:
             continue
         terms = _terms(graph, node)
@@ -67,15 +69,41 @@ def exact_roles(graph: Graph, seed: int) -> dict[str, Operand]:
     return roles
 
 
+def _operands(node: Node) -> tuple[Arg, ...]:
+    """Both operands and what is added to their product; empty where the node is no such thing."""
+    if base_name(node) == "einsum":
+        given = node.args[1]
+        return given if isinstance(given, tuple) and len(given) == 2 else ()
+    return tuple(node.args[i] for i in _OPERANDS.get(base_name(node), ()) if i < len(node.args))
+
+
 def _terms(graph: Graph, node: Node) -> int:
-    left, right = (node.args[i] for i in _OPERANDS[base_name(node)][:2])
+    left, right = _operands(node)[:2]
     assert isinstance(left, Ref) and isinstance(right, Ref)
     weight = graph.spec_of(right).shape
+    if base_name(node) == "einsum":
+        equation, operands = equation_of(graph, node)
+        extents = equation.extents([graph.spec_of(ref).shape for ref in operands])
+        return math.prod(extent for label, extent in extents.items() if label not in equation.result)
     if base_name(node).startswith("conv_transpose"):
-        return math.prod(weight) // weight[1]
+        return _transposed_terms(node, weight)
     if base_name(node).startswith("conv"):
         return math.prod(weight[1:])
     return graph.spec_of(left).shape[-1]
+
+
+def _transposed_terms(node: Node, weight: tuple[int, ...]) -> int:
+    """Return the most products that one output of a transposed convolution adds up."""
+    stride, groups, dilation = (node.args[i] if i < len(node.args) else 1 for i in (3, 6, 7))
+    terms = weight[0] // groups if isinstance(groups, int) else weight[0]
+    for number, taps in enumerate(weight[2:]):
+        step, spread = (
+            given[number % len(given)] if isinstance(given, tuple) else given for given in (stride, dilation)
+        )
+        assert isinstance(step, int) and isinstance(spread, int)
+        # Taps whose distance, times the dilation, is a multiple of the stride reach the same output.
+        terms *= -(-taps * math.gcd(step, spread) // step)
+    return terms
 
 
 def exact_operand(spec: TensorSpec, operand: Operand, g: torch.Generator) -> torch.Tensor:

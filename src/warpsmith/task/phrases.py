@@ -59,7 +59,8 @@ _TORCH = """
     index_select gather scatter scatter_add tril triu einsum addmm baddbmm addcmul addcdiv lerp softmax log_softmax
     isnan isinf isfinite logical_and logical_or logical_not logical_xor bitwise_not sort topk diagonal outer dot
     masked_fill zeros_like ones_like full_like zeros ones full arange eye conv_transpose1d
-    conv_transpose2d conv_transpose3d xlogy fmod nan_to_num
+    conv_transpose2d conv_transpose3d xlogy fmod nan_to_num multiply subtract divide diag diag_embed trace inner logit
+    frac logaddexp addmv repeat_interleave take_along_dim channel_shuffle count_nonzero
 """
 
 # Methods whose arguments follow the tensor in the order of the schema.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from warpsmith.records import Arg, Graph, Node, Ref
@@ -72,6 +73,11 @@ def _index_uses(graph: Graph, node: Node) -> Iterator[tuple[Arg, int]]:
         if isinstance(indices, tuple):
             for dim, index in enumerate(indices):
                 yield index, shape[dim]
+    elif base == "take_along_dim":
+        along = args[2] if len(args) > 2 else None
+        yield args[1], shape[along] if isinstance(along, int) else math.prod(shape)
+    elif base == "index_fill":
+        yield args[2], shape[args[1]] if isinstance(args[1], int) else 1
     elif base == "take":
         yield args[1], graph.spec_of(args[0]).numel
     elif base == "one_hot" and len(args) > 1 and isinstance(args[1], int):

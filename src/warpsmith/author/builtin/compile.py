@@ -17,6 +17,7 @@ from warpsmith.author.builtin.regions import Cut, Region, cut, results
 from warpsmith.author.builtin.scalar import Apply, walk
 from warpsmith.author.builtin.values import Virtual
 from warpsmith.records import Buffer, GpuSpec, Graph, Plan, Program, Ref, frozen
+from warpsmith.task.evaluate import refs_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,13 +95,14 @@ def usual_cuts(graph: Graph) -> frozenset[str]:
     time; behind the producer it is computed once.
     """
     lowered = lower(graph)
-    contractions, movements = operators_of("contractions"), operators_of("views")
+    contractions = frozenset[str]().union(*map(operators_of, ("contractions", "transposed", "einsum", "attention")))
+    movements = operators_of("views") | operators_of("rearranging")
     makers = {node.name: node for node in graph.nodes}
     cuts = set()
     for node in graph.nodes:
         if node.op not in contractions:
             continue
-        for ref in (arg for arg in node.args if isinstance(arg, Ref)):
+        for ref in refs_of(node):
             maker = makers.get(ref.name)
             while maker is not None and maker.op in movements:
                 first = maker.args[0]

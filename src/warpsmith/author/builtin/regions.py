@@ -1,9 +1,9 @@
 """Cutting a lowered graph into regions: each becomes one kernel, or a few that belong together.
 
 A region is built around producers that share a domain (the reductions of a softmax, say) or around a single
-contraction or scan; a region without producers is pointwise. Everything in front of a producer is already fused, since
-operands are formulas. Behind it, a value joins the region where every element needs results of the same element (of
-the same row) only.
+contraction, scan or recurrence; a region without producers is pointwise. Everything in front of a producer is already
+fused, since operands are formulas. Behind it, a value joins the region where every element needs results of the same
+element (of the same row) only.
 
 The walk visits outputs in the order of the graph, and before each of them the producers that it needs, and asks: can
 the newest region among those that it depends on host it? If not, what it needs from other regions is stored.
@@ -19,10 +19,10 @@ from typing import Literal
 from warpsmith.author.builtin.index import Axis, axes_of, lift, ravel, unravel
 from warpsmith.author.builtin.lowering import Lowered
 from warpsmith.author.builtin.scalar import Load, Result, Scalar, transform, walk
-from warpsmith.author.builtin.values import Contraction, Coords, Producer, Reduction, Scan, Stored, Value
+from warpsmith.author.builtin.values import Contraction, Coords, Producer, Recurrence, Reduction, Scan, Stored, Value
 
 Space = Literal["element", "row"]
-Kind = Literal["pointwise", "rows", "contraction", "scan"]
+Kind = Literal["pointwise", "rows", "contraction", "scan", "recurrence"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Region:
     """One anchor with its fused neighbours.
 
     `name` is that of its first producer or output, which no recipe changes. `reduced` are the dimensions of `domain`
-    that a reduction or a scan runs over.
+    that a reduction, a scan or a recurrence runs over.
     """
 
     name: str
@@ -110,7 +110,8 @@ def results(expression: Scalar) -> set[Result]:
 def stored(producer: Producer, part: int) -> Stored:
     """Return the tensor in memory that a stored result becomes."""
     name = producer.name.replace(".", "_")
-    return Stored(f"{name}{part}" if len(producer.parts) > 1 else name, producer.shape, producer.parts[part])
+    shape, dtype = producer.part_shape(part), producer.parts[part]
+    return Stored(f"{name}{part}" if len(producer.parts) > 1 else name, shape, dtype)
 
 
 def resolve(expression: Scalar, held: dict[tuple[Producer, int], Scalar]) -> Scalar:
@@ -155,7 +156,7 @@ class _Cutter:
             self._place(result.producer)
         host = max((self._home[r.producer] for r in used), key=self.regions.index, default=None)
         if host is not None and host.name not in self.unfused:
-            spaces: tuple[Space, ...] = ("element", "row") if host.kind == "rows" else ("element",)
+            spaces: tuple[Space, ...] = ("element", "row") if host.kind in ("rows", "recurrence") else ("element",)
             for space in spaces:
                 output = Output(name, value.shape, value.dtype, value, 0, space)
                 if self._joins(host, output):
@@ -234,7 +235,7 @@ class _Cutter:
             producer, part = result.producer, result.part
             tensor = stored(producer, part)
             if tensor.name not in self._writer:
-                space: Space = "row" if isinstance(producer, Reduction) else "element"
+                space: Space = "row" if producer.by_row(part) else "element"
                 output = Output(tensor.name, tensor.shape, tensor.dtype, producer, part, space)
                 self.intermediates.append(tensor)
                 self._write(self._home[producer], output)
@@ -245,6 +246,8 @@ def _region_of(producer: Producer) -> Region:
         return Region(producer.name, "rows", producer.domain, producer.reduced, [producer])
     if isinstance(producer, Contraction):
         return Region(producer.name, "contraction", producer.shape, (), [producer])
+    if isinstance(producer, Recurrence):
+        return Region(producer.name, "recurrence", producer.shape, (producer.time,), [producer])
     assert isinstance(producer, Scan)
     return Region(producer.name, "scan", producer.shape, (producer.dim,), [producer])
 

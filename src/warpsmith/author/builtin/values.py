@@ -54,7 +54,8 @@ class Virtual(Value):
 
 @dataclass(frozen=True, eq=False)
 class Producer(Value):
-    """Base of what needs a kernel of its own. `parts` lists the dtypes of its results; they share one shape.
+    """Base of what needs a kernel of its own. `parts` lists the dtypes of its results; they share one shape,
+    unless the kind of producer says otherwise.
 
     The name is that of the node, a dot, and what is computed for it: `layer_norm.moments`.
     """
@@ -69,6 +70,14 @@ class Producer(Value):
         """Refer to one of the results."""
         return Result(self, number, coords, compute_dtype(self.parts[number]))
 
+    def part_shape(self, number: int) -> tuple[int, ...]:
+        """Extents of one of the results."""
+        return self.shape
+
+    def by_row(self, number: int) -> bool:
+        """Whether a result has one element for each row of its region, not one for each element."""
+        return False
+
     def operands(self) -> tuple[Scalar, ...]:
         """The formulas that it consumes, over axes of its own."""
         raise AssertionError(f"{type(self).__name__} has no operands")
@@ -76,6 +85,7 @@ class Producer(Value):
 
 ReductionKind = Choice["sum", "prod", "max", "min", "any", "all", "argmax", "argmin", "mean_var", "max_sumexp"]
 ScanKind = Choice["sum", "prod"]
+RecurrenceKind = Choice["lstm", "gru", "tanh", "relu"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +101,10 @@ class Reduction(Producer):
     domain: tuple[int, ...]
     reduced: tuple[int, ...]
     source: Formula
+
+    def by_row(self, number: int) -> bool:
+        """All results of a reduction are one to a row."""
+        return True
 
     @property
     def rows(self) -> int:
@@ -114,7 +128,9 @@ class Contraction(Producer):
     `roles` says of every output dimension whether only the left operand varies along it ("m"), only the right one
     ("n"), or both ("b"). `inner` are the extents of the summed dimensions. A matrix product has roles "mn"; a
     convolution, with weights on the left, "bmnn" and the input channel and window as inner dimensions.
-    `operation` names what it is: `matmul` or `conv`, since precision policies differ.
+    `operation` names what it is: `matmul` or `conv`, since precision policies differ. `phases`, if given, says by which
+    number every output dimension is divided: operands vary with the remainder of its coordinate otherwise than with
+    the quotient, and a kernel treats the two as dimensions of their own.
     """
 
     roles: str
@@ -122,6 +138,7 @@ class Contraction(Producer):
     left: Callable[[Coords, Coords], Scalar]
     right: Callable[[Coords, Coords], Scalar]
     operation: Choice["matmul", "conv"]
+    phases: tuple[int, ...] = ()
 
     @property
     def depth(self) -> int:
@@ -149,6 +166,77 @@ class Scan(Producer):
         return (self.source(tuple(lift(a) for a in axes_of(self.shape, "d"))),)
 
 
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """One way through the steps of a recurrence: from the first, or `reverse` from the last.
+
+    `given(step, row, unit)` are the values of a cell that do not depend on the state, so that they can be read ahead;
+    `weight(line, column)` is the matrix [gates · hidden, hidden] that the state is multiplied with;
+    `initial(row, unit)` are the states to begin with: hidden, and for an LSTM that of the cell.
+    """
+
+    reverse: bool
+    given: Callable[[Index, Index, Index], tuple[Scalar, ...]]
+    weight: Callable[[Index, Index], Scalar]
+    initial: tuple[Callable[[Index, Index], Scalar], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Recurrence(Producer):
+    """One layer of a recurrent network, in all of its directions: h[t] = cell(given[t], weight · h[t-1], state).
+
+    `shape` is [steps, batch, directions · hidden], or with `batch_first` [batch, steps, directions · hidden]. Part 0 is
+    the hidden state after every step; part 1, of shape [batch, directions · hidden], the last one of each direction,
+    part 2 of an LSTM the last state of the cell.
+    """
+
+    kind: RecurrenceKind
+    batch_first: bool
+    directions: tuple[Direction, ...]
+
+    @property
+    def time(self) -> int:
+        """The dimension of steps."""
+        return 1 if self.batch_first else 0
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return self.shape[self.time]
+
+    @property
+    def batch(self) -> int:
+        """Number of sequences."""
+        return self.shape[1 - self.time]
+
+    @property
+    def hidden(self) -> int:
+        """Units of one direction."""
+        return self.shape[2] // len(self.directions)
+
+    @property
+    def gates(self) -> int:
+        """Rows of the weight for each unit."""
+        return {"lstm": 4, "gru": 3}.get(self.kind, 1)
+
+    def part_shape(self, number: int) -> tuple[int, ...]:
+        """All steps, or the last one."""
+        return (self.batch, self.shape[2]) if number else self.shape
+
+    def by_row(self, number: int) -> bool:
+        """Last states are known at the end only."""
+        return number > 0
+
+    def operands(self) -> tuple[Scalar, ...]:
+        """Everything that any direction reads, over axes of its own."""
+        step, row, unit = (lift(Axis(n, e)) for n, e in (("s", self.steps), ("b", self.batch), ("u", self.hidden)))
+        line = lift(Axis("l", self.gates * self.hidden))
+        found: list[Scalar] = []
+        for one in self.directions:
+            found += [*one.given(step, row, unit), one.weight(line, unit), *(f(row, unit) for f in one.initial)]
+        return tuple(found)
+
+
 def expand_coords(coords: Coords, shape: Sequence[int]) -> Coords:
     """Return the coordinates in a tensor of `shape` that broadcast to `coords`."""
     tail = coords[len(coords) - len(shape) :]
@@ -159,8 +247,10 @@ __all__ = [
     "Axis",
     "Contraction",
     "Coords",
+    "Direction",
     "Formula",
     "Producer",
+    "Recurrence",
     "Reduction",
     "Scan",
     "Stored",

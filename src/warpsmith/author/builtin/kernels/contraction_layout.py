@@ -2,14 +2,15 @@
 
 Every output dimension counts as m, n or batch by what varies along it, and dimensions of one kind are counted through
 by one linear index. So a convolution is a product of its weights with windows of its input, and the images of a
-batch lie side by side along n.
+batch lie side by side along n. A dimension with phases is worked on as two, quotient and remainder; where its extent
+is no multiple of the phases, the last quotient sticks out, and nothing is written there.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal as Choice
 
@@ -17,7 +18,7 @@ from warpsmith.author.builtin.index import Axis, Index, axes_of, lift, ravel, un
 from warpsmith.author.builtin.kernels.emission import Lanes, Store, loads
 from warpsmith.author.builtin.printer import CTYPES
 from warpsmith.author.builtin.regions import Region, resolve
-from warpsmith.author.builtin.scalar import Literal, Scalar
+from warpsmith.author.builtin.scalar import Literal, Scalar, both, guarded, within
 from warpsmith.author.builtin.values import Contraction, Coords
 from warpsmith.records import DTYPE_BYTES
 
@@ -84,10 +85,14 @@ class Operand:
 
 @dataclass(frozen=True)
 class Layout:
-    """A contraction region with linear indices for m, n and the batch. The innermost output dimension is never m."""
+    """A contraction region with linear indices for m, n and the batch. The innermost output dimension is never m.
+
+    `shape` are the extents of the dimensions that are worked on, `roles` what each of them counts as.
+    """
 
     region: Region
     producer: Contraction
+    shape: tuple[int, ...]
     roles: str
     left: Operand
     right: Operand
@@ -98,25 +103,26 @@ class Layout:
         (producer,) = region.producers
         assert isinstance(producer, Contraction)
         first, second = producer.left, producer.right
-        roles = _roles(producer)
-        innermost = next((r for r, e in zip(reversed(roles), reversed(producer.shape), strict=True) if e > 1), "n")
+        shape = _worked(producer)
+        roles = _roles(producer, shape)
+        innermost = next((r for r, e in zip(reversed(roles), reversed(shape), strict=True) if e > 1), "n")
         if innermost == "m":
             first, second = second, first
             roles = roles.translate(str.maketrans("mn", "nm"))
-        shape = producer.shape
 
         def left(batch: Index, outer: Index, depth: Index) -> Scalar:
-            out = _coords(shape, roles, batch, outer, Index())
+            out = _joined(producer, _coords(shape, roles, batch, outer, Index()))
             return resolve(first(out, unravel(depth, producer.inner)), {})
 
         def right(batch: Index, outer: Index, depth: Index) -> Scalar:
-            out = _coords(shape, roles, batch, Index(), outer)
+            out = _joined(producer, _coords(shape, roles, batch, Index(), outer))
             return resolve(second(out, unravel(depth, producer.inner)), {})
 
         m, n = (math.prod(_extents(shape, roles, role)) for role in "mn")
         return Layout(
             region,
             producer,
+            shape,
             roles,
             Operand("left", m, producer.depth, left),
             Operand("right", n, producer.depth, right),
@@ -135,7 +141,7 @@ class Layout:
     @property
     def batches(self) -> int:
         """Number of independent products."""
-        return math.prod(_extents(self.producer.shape, self.roles, "b"))
+        return math.prod(_extents(self.shape, self.roles, "b"))
 
     @property
     def depth(self) -> int:
@@ -164,12 +170,23 @@ class Layout:
 
     def coords(self, m: Index, n: Index) -> Coords:
         """Coordinates of an output element of the current batch."""
-        return _coords(self.producer.shape, self.roles, self.batch, m, n)
+        return _joined(self.producer, _coords(self.shape, self.roles, self.batch, m, n))
+
+    def inside(self, coords: Coords) -> Scalar | None:
+        """Whether there is such an output element, or None where there always is."""
+        condition: Scalar | None = None
+        for coord, extent, phases in zip(coords, self.producer.shape, _phases(self.producer), strict=True):
+            condition = both(condition, within(coord, 0, extent)) if phases > 1 else condition
+        return condition
 
     def stores(self, m: Index, n: Index, total: Scalar) -> list[Store]:
         """The region's outputs at an element whose sum is `total`."""
         coords = self.coords(m, n)
-        return outputs(self.region, coords, ravel(coords, self.region.domain), total)
+        stores = outputs(self.region, coords, ravel(coords, self.region.domain), total)
+        condition = self.inside(coords)
+        if condition is None:
+            return stores
+        return [replace(s, value=guarded(s.value, condition), guard=condition) for s in stores]
 
     def widest(self, limit: int) -> int:
         """Widest vectors along n in which some output can be written, at most `limit` elements and 16 bytes."""
@@ -177,9 +194,11 @@ class Layout:
             if vec > limit or self.n % vec:
                 continue
             lanes = Lanes(Axis("column", self.n // vec), vec)
-            place = ravel(self.coords(lift(Axis("m", self.m)), lanes.linear), self.region.domain)
+            coords = self.coords(lift(Axis("m", self.m)), lanes.linear)
+            place, condition = ravel(coords, self.region.domain), self.inside(coords)
+            stores = [Store(o.name, o.dtype, place, _ANY, condition) for o in self.region.outputs]
             fits = all(DTYPE_BYTES[o.dtype] * vec <= 16 for o in self.region.outputs)
-            if fits and any(lanes.is_vector(Store(o.name, o.dtype, place, _ANY).place) for o in self.region.outputs):
+            if fits and any(lanes.is_vector(store.place) for store in stores):
                 return vec
         return 1
 
@@ -205,8 +224,26 @@ def _coords(shape: tuple[int, ...], roles: str, batch: Index, m: Index, n: Index
     return tuple(next(places[role]) for role in roles)
 
 
-def _roles(producer: Contraction) -> str:
-    """Tell from the operands themselves what varies along each output dimension."""
-    left, right = (operand.axes for operand in producer.operands())
-    named = zip(axes_of(producer.shape, "o"), strict=True)
-    return "".join("b" if a in left and a in right else "m" if a in left else "n" for (a,) in named)
+def _phases(producer: Contraction) -> tuple[int, ...]:
+    return producer.phases or (1,) * len(producer.shape)
+
+
+def _worked(producer: Contraction) -> tuple[int, ...]:
+    """Extents of the dimensions that are worked on: a dimension with phases becomes quotient and remainder."""
+    pairs = ((-(-extent // p), p) if p > 1 else (extent,) for extent, p in zip(producer.shape, _phases(producer)))
+    return tuple(extent for pair in pairs for extent in pair)
+
+
+def _joined(producer: Contraction, worked: Coords) -> Coords:
+    """Return the output's coordinates at coordinates of the dimensions that are worked on."""
+    places = iter(worked)
+    return tuple(next(places) * p + next(places) if p > 1 else next(places) for p in _phases(producer))
+
+
+def _roles(producer: Contraction, worked: tuple[int, ...]) -> str:
+    """Tell from the operands themselves what varies along each dimension that is worked on."""
+    axes = axes_of(worked, "o")
+    out = _joined(producer, tuple(lift(axis) for axis in axes))
+    inner = tuple(lift(axis) for axis in axes_of(producer.inner, "k"))
+    left, right = (operand(out, inner).axes for operand in (producer.left, producer.right))
+    return "".join("b" if a in left and a in right else "m" if a in left else "n" for a in axes)

@@ -36,8 +36,9 @@ class Partials:
     def stores(self, m: Index, n: Index, total: Scalar) -> list[Store]:
         """Where a block leaves its share of the sum at (m, n); `split` is the number of the share."""
         place = lift(Axis("split", max(_SPLITS))) * self.layout.count
-        place += ravel(self.layout.coords(m, n), self.layout.region.domain)
-        return [Store(self.name, self.layout.dtype, place, total)]
+        coords = self.layout.coords(m, n)
+        place += ravel(coords, self.layout.region.domain)
+        return [Store(self.name, self.layout.dtype, place, total, self.layout.inside(coords))]
 
     def completed(self, first: Kernels) -> Kernels:
         """Add the kernel that adds up and writes the outputs, and what both need."""

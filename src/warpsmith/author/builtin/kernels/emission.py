@@ -82,6 +82,7 @@ class Scope:
 _RESERVED = re.compile(
     r"(i|k|j|row|col|lane|item|turn|split|warp|batch|m|n|last|more|left|right|part|start|step|group|column|slot|fetch|"
     r"place|task|mine|before|carry|slice|at|running|inside|w|y|p|[thv]\d+|acc\d*|tile\w*|depth\d*|first\w*|next\w*|"
+    r"r|own|unit|team|chunk|state|cell|after|held|arrived|(kept|weight|given|sum|all)\d+|kept|"
     r"(total|product|largest|smallest|found|kept|best|moments|squares|online)\d*|\w+_[rsv]\d*|"
     r"float|double|int|bool|char|long|short|half|min|max|Vec|[A-Z_]+)"
 )
@@ -152,23 +153,27 @@ def _fixed_parts(printer: Printer, root: Scalar, moving: frozenset[Axis]) -> lis
 
 @dataclass(frozen=True)
 class Store:
-    """Write a value to an element of a tensor."""
+    """Write a value to an element of a tensor, if there is a guard only where it holds."""
 
     tensor: str
     dtype: str
     index: Index
     value: Scalar
+    guard: Scalar | None = None
 
     @property
     def place(self) -> Load:
         """The element, as if it were read."""
-        return Load(self.tensor, self.index, self.dtype)
+        return Load(self.tensor, self.index, self.dtype, self.guard)
 
     def hand_over(self, printer: Printer) -> str:
         """Return the statement."""
-        return (
-            f"{pointer(self.tensor)}[{printer.index(self.index)}] = {narrowed(self.dtype, printer.value(self.value))};"
-        )
+        value = narrowed(self.dtype, printer.value(self.value))
+        return f"{self.condition(printer)}{pointer(self.tensor)}[{printer.index(self.index)}] = {value};"
+
+    def condition(self, printer: Printer) -> str:
+        """What stands before the statement that writes."""
+        return f"if ({printer.value(self.guard)}) " if self.guard is not None else ""
 
 
 @dataclass(frozen=True)
@@ -248,7 +253,8 @@ class Lanes:
         for store in wide:
             at = printer.index((store.index - lift(self.k)) // self.vec)
             ctype = f"Vec<{CTYPES[store.dtype]}, {self.vec}>"
-            text.append(f"reinterpret_cast<{ctype}*>({pointer(store.tensor)})[{at}] = {store.tensor}_v;")
+            spot = f"reinterpret_cast<{ctype}*>({pointer(store.tensor)})[{at}]"
+            text.append(f"{store.condition(printer)}{spot} = {store.tensor}_v;")
         return text
 
     def vectors(self, printer: Printer, reads: Sequence[Load]) -> tuple[list[str], Printer]:

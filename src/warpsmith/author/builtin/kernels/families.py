@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from warpsmith.author.builtin.kernels.contraction import Contractions
 from warpsmith.author.builtin.kernels.emission import Family
 from warpsmith.author.builtin.kernels.pointwise import Pointwise
+from warpsmith.author.builtin.kernels.recurrence import Recurrences
 from warpsmith.author.builtin.kernels.rows import Rows
 from warpsmith.author.builtin.kernels.scan import Scans
 from warpsmith.author.builtin.regions import Kind
@@ -16,4 +17,5 @@ FAMILIES: Mapping[Kind, Family] = {
     "rows": Rows(),
     "contraction": Contractions(),
     "scan": Scans(),
+    "recurrence": Recurrences(),
 }

@@ -37,6 +37,8 @@ from warpsmith.records import DTYPE_BYTES, GpuSpec, Launch
 _STAGED_PER_THREAD = 64
 # Shared memory that a block may spend on a row, with room left for the reductions.
 _STAGED_PER_BLOCK = 40 * 1024
+# Columns from which on few rows are worth a kernel more.
+_LONG = 1 << 15
 
 
 class Rows:
@@ -238,7 +240,9 @@ def _algorithms(region: Region, gpu: GpuSpec) -> tuple[str, ...]:
         fitting += ["thread"] if cols <= 512 else []
         fitting += ["columns"] if cols < 32 else []
     if rows <= 2 * gpu.sm_count and cols >= 1024:
-        fitting.insert(0 if rows * 8 <= gpu.sm_count else len(fitting), "split")
+        # A block to a row leaves most of the GPU idle; how much that costs grows with the row.
+        first = rows * 8 <= gpu.sm_count or cols >= _LONG
+        fitting.insert(0 if first else len(fitting), "split")
     return tuple(fitting)
 
 

@@ -207,6 +207,23 @@ template <int Parts, typename A> __device__ A gathered(const A* parts, int row) 
     for (int p = 1; p < Parts; ++p) all.merge(parts[row * Parts + p]);
     return all;
 }""",
+    "team_sum": """// Sum over Size neighbouring lanes; every one of them gets the result.
+template <int Size, typename T> __device__ T team_sum(T mine) {
+    #pragma unroll
+    for (int bit = Size / 2; bit > 0; bit /= 2) mine += __shfl_xor_sync(0xffffffffu, mine, bit);
+    return mine;
+}""",
+    "grid_barrier": """// Blocks that are all resident meet: each adds one to `arrived`, and waits until it is `goal`.
+__device__ void grid_barrier(int* arrived, int goal) {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        atomicAdd(arrived, 1);
+        while (*(volatile int*)arrived < goal) {}
+        __threadfence();
+    }
+    __syncthreads();
+}""",
     "limits": """template <typename T> __device__ constexpr T lowest() {
     if constexpr (T(1) / T(2) != T(0)) return T(-INFINITY);
     else return T(1ull << (8 * sizeof(T) - 1));

@@ -2,12 +2,22 @@
 
 from warpsmith.author.builtin.lowering import (  # noqa: F401  (importing a module registers its operators)
     activations,
+    attention,
+    classification,
     contractions,
+    diagonals,
+    einsum,
     indexing,
     losses,
     normalization,
     pointwise,
+    pooling,
+    rearranging,
+    recurrences,
     reductions,
+    special,
+    transposed,
+    upsampling,
     views,
 )
 from warpsmith.author.builtin.lowering.registry import Lowered, lower, operators_of

@@ -33,7 +33,7 @@ def hardtanh(site: Site, x: Value, low: float = -1.0, high: float = 1.0) -> Valu
     return mapped(site, lambda a: _clamp(a, low, high), x)
 
 
-@lowers("clamp.default", "clamp.Tensor", "clamp_min.default", "clip.default")
+@lowers("clamp.default", "clamp.Tensor", "clamp_min.default", "clamp_min.Tensor", "clip.default")
 def clamp(site: Site, x: Value, min: Operand | None = None, max: Operand | None = None) -> Value:
     """x limited from below and above; NaN stays NaN."""
     given = [bound for bound in (min, max) if bound is not None]
@@ -47,7 +47,7 @@ def clamp(site: Site, x: Value, min: Operand | None = None, max: Operand | None 
     return mapped(site, body, x, *given)
 
 
-@lowers("clamp_max.default")
+@lowers("clamp_max.default", "clamp_max.Tensor")
 def clamp_max(site: Site, x: Value, high: Operand) -> Value:
     """x limited from above."""
     return mapped(site, lambda a, b: apply("minimum", a, b), x, high)

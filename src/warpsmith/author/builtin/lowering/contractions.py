@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from warpsmith.author.builtin.index import Index
+from warpsmith.author.builtin.lowering.diagonals import Diagonal
 from warpsmith.author.builtin.lowering.pointwise import element
 from warpsmith.author.builtin.lowering.reductions import windows
 from warpsmith.author.builtin.lowering.registry import Site, lowers
@@ -50,12 +51,30 @@ def _named(site: Site, formula: Contraction, drop: Sequence[int] = ()) -> Virtua
 @lowers("mm.default", "bmm.default")
 def matrix_product(site: Site, a: Value, b: Value) -> Value:
     """a @ b."""
-    return _named(site, product(site, a, b))
+    return _scaled(site, a, b) or _named(site, product(site, a, b))
+
+
+def _scaled(site: Site, a: Value, b: Value) -> Virtual | None:
+    """Return a @ b where one of them is a diagonal matrix: no sum is left. Zeros times infinity are not looked at."""
+    if not isinstance(a, Diagonal) and not isinstance(b, Diagonal):
+        return None
+    dtype = compute_dtype(site.spec.dtype)
+
+    def at(coords: Coords) -> Scalar:
+        if isinstance(a, Diagonal):
+            row = coords[-2:-1] if len(b.shape) > 1 else coords
+            return apply("mul", element(a.vector, row, dtype), element(b, coords, dtype))
+        assert isinstance(b, Diagonal)
+        return apply("mul", element(a, coords, dtype), element(b.vector, coords[-1:], dtype))
+
+    return Virtual(site.name(), site.spec.shape, site.spec.dtype, at)
 
 
 @lowers("matmul.default", "mv.default", "dot.default")
 def matmul(site: Site, a: Value, b: Value) -> Value:
     """a @ b, where a vector counts as a row on the left and a column on the right."""
+    if (scaled := _scaled(site, a, b)) is not None:
+        return scaled
     row, column = len(a.shape) == 1, len(b.shape) == 1
     left = Virtual(a.name, (1, *a.shape), a.dtype, lambda c: a.at(c[1:])) if row else a
     right = Virtual(b.name, (*b.shape, 1), b.dtype, lambda c: b.at(c[:-1])) if column else b

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
-from warpsmith.author.builtin.lowering.indexing import indirect
-from warpsmith.author.builtin.lowering.pointwise import element, mapped
-from warpsmith.author.builtin.lowering.reductions import divided, reduction, softmax_parts
+from warpsmith.author.builtin.lowering.pointwise import element, literal_like, scaled
+from warpsmith.author.builtin.lowering.reductions import divided, reduction
 from warpsmith.author.builtin.lowering.registry import Site, lowers
-from warpsmith.author.builtin.lowering.views import choose
 from warpsmith.author.builtin.scalar import Literal, Scalar, apply, cast, compute_dtype
 from warpsmith.author.builtin.values import Coords, Formula, Reduction, Value, Virtual, expand_coords
-from warpsmith.errors import UnsupportedOperator
 
 _REDUCTIONS = {0: "none", 1: "mean", 2: "sum"}
 
@@ -32,66 +30,24 @@ def summarised(
     return Virtual(site.name(), (), site.spec.dtype, lambda _: apply("div", total.at(()), count.at(())))
 
 
-def _class_losses(
-    x: Value, dim: int, target: Value, ignore: int, body: Callable[[Coords, Scalar], Scalar]
-) -> tuple[Formula, Formula]:
-    """Return the loss of every target, zero where it is to be ignored, and whether it counts."""
-    dtype = compute_dtype(x.dtype)
+def _pairwise(site: Site, x: Value, y: Value, how: int, body: Callable[[Scalar, Scalar], Scalar]) -> Value:
+    return _elementwise(site, (x, y), how, body)
 
-    def counted(coords: Coords) -> Scalar:
-        return apply("ne", cast(target.at(coords), "int64"), Literal(ignore, "int64"))
+
+def _elementwise(site: Site, operands: Sequence[Value], how: int, body: Callable[..., Scalar]) -> Value:
+    dtype = compute_dtype(site.spec.dtype)
+    shape = _broadcast(*(operand.shape for operand in operands))
 
     def losses(coords: Coords) -> Scalar:
-        place = indirect(target, coords, x.shape[dim])
-        chosen = element(x, (*coords[:dim], place, *coords[dim:]), dtype)
-        return choose(counted(coords), body(coords, chosen), Literal(0.0, dtype))
+        return body(*(element(operand, coords, dtype) for operand in operands))
 
-    return losses, counted
+    return summarised(site, shape, losses, how, dtype)
 
 
-@lowers("cross_entropy_loss.default")
-def cross_entropy(
-    site: Site, x: Value, target: Value, weight: Value | None = None, how: int = 1, ignore: int = -100,
-    smoothing: float = 0.0,
-) -> Value:  # fmt: skip
-    """-log softmax(x)[target], classes in dimension 1 (0 if there is no batch)."""
-    if weight is not None or smoothing or target.dtype not in ("int64", "uint8"):
-        raise UnsupportedOperator("cross entropy with weights, smoothing or soft targets")
-    both, dim = softmax_parts(site.name("softmax"), x, 1 if len(x.shape) > 1 else 0)
-
-    def body(coords: Coords, chosen: Scalar) -> Scalar:
-        return apply("sub", apply("add", both.part(0, coords), apply("log", both.part(1, coords))), chosen)
-
-    losses, counted = _class_losses(x, dim, target, ignore, body)
-    return summarised(site, both.shape, losses, how, both.dtype, counted)
-
-
-@lowers("nll_loss.default", "nll_loss_nd.default", "nll_loss_forward.default")
-def nll_loss(
-    site: Site, x: Value, target: Value, weight: Value | None = None, how: int = 1, ignore: int = -100
-) -> Value | tuple[Value | None, ...]:
-    """-x[target], classes in dimension 1 (0 if there is no batch)."""
-    if weight is not None:
-        raise UnsupportedOperator("negative log likelihood with weights")
-    dim = 1 if len(x.shape) > 1 else 0
-    losses, counted = _class_losses(x, dim, target, ignore, lambda _, chosen: apply("neg", chosen))
-    shape = (*x.shape[:dim], *x.shape[dim + 1 :])
-    loss = summarised(site, shape, losses, how, compute_dtype(x.dtype), counted)
-    return (loss, None) if "forward" in site.node.op else loss
-
-
-def _pairwise(site: Site, x: Value, y: Value, how: int, body: Callable[[Scalar, Scalar], Scalar]) -> Value:
-    dtype = compute_dtype(site.spec.dtype)
-    one = mapped(site, body, x, y, dtype=dtype)
-    shape = _broadcast(x.shape, y.shape)
-    each = Virtual(site.name("each"), shape, dtype, one.formula)
-    return summarised(site, shape, each.at, how, dtype)
-
-
-def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
-    rank = max(len(a), len(b))
-    padded = [(1,) * (rank - len(s)) + s for s in (a, b)]
-    return tuple(max(p, q) for p, q in zip(*padded, strict=True))
+def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    rank = max(map(len, shapes))
+    padded = [(1,) * (rank - len(s)) + s for s in shapes]
+    return tuple(max(extents) for extents in zip(*padded, strict=True))
 
 
 @lowers("mse_loss.default")
@@ -147,16 +103,94 @@ def kl_div(site: Site, x: Value, y: Value, how: int = 1, log_target: bool = Fals
 @lowers("binary_cross_entropy.default")
 def binary_cross_entropy(site: Site, x: Value, y: Value, weight: Value | None = None, how: int = 1) -> Value:
     """-(y·log x + (1 - y)·log(1 - x)), logarithms clamped at -100 as ATen does."""
-    if weight is not None:
-        raise UnsupportedOperator("binary cross entropy with weights")
 
-    def body(a: Scalar, b: Scalar) -> Scalar:
+    def body(a: Scalar, b: Scalar, *factor: Scalar) -> Scalar:
         one, floor = Literal(1.0, a.dtype), Literal(-100.0, a.dtype)
         yes = apply("maximum", apply("log", a), floor)
         no = apply("maximum", apply("log1p", apply("neg", a)), floor)
-        return apply("sub", apply("mul", apply("sub", b, one), no), apply("mul", b, yes))
+        return _times(apply("sub", apply("mul", apply("sub", b, one), no), apply("mul", b, yes)), *factor)
+
+    return _elementwise(site, (x, y) if weight is None else (x, y, weight), how, body)
+
+
+@lowers("binary_cross_entropy_with_logits.default")
+def binary_cross_entropy_with_logits(
+    site: Site, x: Value, y: Value, weight: Value | None = None, pos_weight: Value | None = None, how: int = 1
+) -> Value:
+    """(1 - y)·x + (1 + (pos_weight - 1)·y)·log(1 + exp(-x)), without overflow."""
+
+    def body(a: Scalar, b: Scalar, *rest: Scalar) -> Scalar:
+        one, zero = literal_like(a, 1), literal_like(a, 0)
+        factors = list(rest)
+        soft = apply("log1p", apply("exp", apply("neg", apply("abs", a))))
+        soft = apply("add", soft, apply("maximum", apply("neg", a), zero))
+        if pos_weight is not None:
+            soft = apply("mul", apply("add", apply("mul", apply("sub", factors.pop(), one), b), one), soft)
+        return _times(apply("add", apply("mul", apply("sub", one, b), a), soft), *factors)
+
+    return _elementwise(site, [t for t in (x, y, weight, pos_weight) if t is not None], how, body)
+
+
+def _times(value: Scalar, *factors: Scalar) -> Scalar:
+    for factor in factors:
+        value = apply("mul", value, factor)
+    return value
+
+
+@lowers("poisson_nll_loss.default")
+def poisson_nll_loss(site: Site, x: Value, y: Value, log_input: bool, full: bool, eps: float, how: int = 1) -> Value:
+    """exp(x) - y·x, or x - y·log(x + eps); `full` adds Stirling's formula for log y! where y > 1."""
+
+    def body(a: Scalar, b: Scalar) -> Scalar:
+        if log_input:
+            loss = apply("sub", apply("exp", a), apply("mul", b, a))
+        else:
+            loss = apply("sub", a, apply("mul", b, apply("log", apply("add", a, literal_like(a, eps)))))
+        if not full:
+            return loss
+        spread = scaled(apply("log", scaled(b, 2 * math.pi)), 0.5)
+        stirling = apply("add", apply("sub", apply("mul", b, apply("log", b)), b), spread)
+        large = apply("gt", b, literal_like(b, 1))
+        return apply("add", loss, apply("where", large, stirling, literal_like(a, 0), dtype=a.dtype))
 
     return _pairwise(site, x, y, how, body)
+
+
+@lowers("soft_margin_loss.default")
+def soft_margin_loss(site: Site, x: Value, y: Value, how: int = 1) -> Value:
+    """log(1 + exp(-x·y))."""
+    return _pairwise(site, x, y, how, lambda a, b: apply("log1p", apply("exp", apply("neg", apply("mul", a, b)))))
+
+
+@lowers("margin_ranking_loss.default")
+def margin_ranking_loss(site: Site, x: Value, y: Value, target: Value, margin: float = 0.0, how: int = 1) -> Value:
+    """max(0, margin - target·(x - y))."""
+
+    def body(a: Scalar, b: Scalar, t: Scalar) -> Scalar:
+        gap = apply("sub", literal_like(a, margin), apply("mul", t, apply("sub", a, b)))
+        return apply("maximum", gap, literal_like(a, 0))
+
+    return _elementwise(site, (x, y, target), how, body)
+
+
+@lowers("hinge_embedding_loss.default")
+def hinge_embedding_loss(site: Site, x: Value, target: Value, margin: float = 1.0, how: int = 1) -> Value:
+    """x where the target is 1, max(0, margin - x) where it is -1, their sum where it is neither."""
+    return _pairwise(site, x, target, how, lambda a, t: _signed(a, apply("sub", literal_like(a, margin), a), t, False))
+
+
+def _signed(alike: Scalar, apart: Scalar, target: Scalar, exactly: bool) -> Scalar:
+    """`alike` for a target of 1, `apart` above zero for -1; others get neither if `exactly`, else both."""
+    zero = literal_like(alike, 0)
+    apart = apply("maximum", apart, zero)
+    one, minus = literal_like(target, 1), literal_like(target, -1)
+    first = apply("eq", target, one) if exactly else apply("ne", target, minus)
+    second = apply("eq", target, minus) if exactly else apply("ne", target, one)
+    return apply(
+        "add",
+        apply("where", first, alike, zero, dtype=alike.dtype),
+        apply("where", second, apart, zero, dtype=alike.dtype),
+    )
 
 
 def _distances(name: str, x: Value, y: Value, order: float, eps: float) -> tuple[Reduction, Callable[[Scalar], Scalar]]:
@@ -208,6 +242,15 @@ def triplet_margin_loss(
     return summarised(site, near.shape, losses, how, near.dtype)
 
 
+def _products(name: str, a: Value, b: Value, dim: int, dtype: str) -> Reduction:
+    """Σab along a dimension of both broadcast."""
+
+    def products(coords: Coords) -> Scalar:
+        return apply("mul", element(a, coords, dtype), element(b, coords, dtype))
+
+    return reduction(name, "sum", _broadcast(a.shape, b.shape), (dim,), products, (dtype,))
+
+
 @lowers("cosine_similarity.default")
 def cosine_similarity(site: Site, x: Value, y: Value, dim: int = 1, eps: float = 1e-8) -> Value:
     """Σxy / (max(|x|, eps)·max(|y|, eps)) along a dimension."""
@@ -215,17 +258,36 @@ def cosine_similarity(site: Site, x: Value, y: Value, dim: int = 1, eps: float =
     dim %= len(shape)
     dtype = compute_dtype(site.spec.dtype)
 
-    def total(name: str, a: Value, b: Value) -> Reduction:
-        def products(coords: Coords) -> Scalar:
-            left = element(a, expand_coords(coords, a.shape), dtype)
-            return apply("mul", left, element(b, expand_coords(coords, b.shape), dtype))
-
-        return reduction(site.name(name), "sum", shape, (dim,), products, (dtype,))
-
-    both, xx, yy = total("products", x, y), total("left", x, x), total("right", y, y)
+    both, xx, yy = (
+        _products(site.name(name), a, b, dim, dtype)
+        for name, a, b in (("products", x, y), ("left", x, x), ("right", y, y))
+    )
 
     def formula(coords: Coords) -> Scalar:
         lengths = [apply("maximum", apply("sqrt", t.at(coords)), Literal(eps, dtype)) for t in (xx, yy)]
         return apply("div", both.at(coords), apply("mul", *lengths))
 
     return Virtual(site.name(), site.spec.shape, site.spec.dtype, formula)
+
+
+@lowers("cosine_embedding_loss.default")
+def cosine_embedding_loss(
+    site: Site, x: Value, y: Value, target: Value, margin: float = 0.0, how: int = 1
+) -> Value:  # fmt: skip
+    """1 - cosine where the target is 1, max(0, cosine - margin) where it is -1."""
+    dtype = compute_dtype(site.spec.dtype)
+    shape = _broadcast(x.shape, y.shape)
+    both, xx, yy = (
+        _products(site.name(name), a, b, len(shape) - 1, dtype)
+        for name, a, b in (("products", x, y), ("left", x, x), ("right", y, y))
+    )
+
+    def losses(coords: Coords) -> Scalar:
+        # ATen's epsilon, added to the squares of both lengths.
+        squares = [apply("add", t.at(coords), Literal(1e-12, dtype)) for t in (xx, yy)]
+        cosine = apply("div", both.at(coords), apply("sqrt", apply("mul", *squares)))
+        alike = apply("sub", literal_like(cosine, 1), cosine)
+        apart = apply("sub", cosine, literal_like(cosine, margin))
+        return _signed(alike, apart, element(target, coords, dtype), True)
+
+    return summarised(site, shape[:-1], losses, how, dtype)

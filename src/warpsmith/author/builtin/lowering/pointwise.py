@@ -75,10 +75,20 @@ def _binary(op: str) -> Callable[[Site, Value, Operand], Value]:
 for _name in (*FUNCTIONS, "neg", "abs", "round", "reciprocal", "sign", "sigmoid"):
     lowers(f"{_name}.default")(_unary(_name))
 
-for _aten, _op in {"mul": "mul", "div": "div", "maximum": "maximum", "minimum": "minimum"}.items():
+for _aten, _op in {"negative": "neg", "absolute": "abs", "special_expit": "sigmoid", "special_expm1": "expm1"}.items():
+    lowers(f"{_aten}.default")(_unary(_op))
+
+# fmt: off
+_BINARY = {
+    "mul": "mul", "multiply": "mul", "div": "div", "divide": "div", "true_divide": "div", "maximum": "maximum",
+    "minimum": "minimum", "lt": "lt", "less": "lt", "le": "le", "less_equal": "le", "gt": "gt", "greater": "gt",
+    "ge": "ge", "greater_equal": "ge", "eq": "eq", "ne": "ne", "not_equal": "ne",
+}
+# fmt: on
+for _aten, _op in _BINARY.items():
     lowers(f"{_aten}.Tensor", f"{_aten}.Scalar", f"{_aten}.default")(_binary(_op))
-for _op in ("lt", "le", "gt", "ge", "eq", "ne"):
-    lowers(f"{_op}.Tensor", f"{_op}.Scalar")(_binary(_op))
+for _aten, _op in {"max": "maximum", "min": "minimum"}.items():
+    lowers(f"{_aten}.other")(_binary(_op))
 for _aten, _op in {"logical_and": "and", "logical_or": "or"}.items():
     lowers(f"{_aten}.default")(
         lambda site, x, y, _op=_op: mapped(site, lambda a, b: apply(_op, a, b), x, y, dtype="bool")
@@ -112,7 +122,7 @@ def add(site: Site, x: Operand, y: Operand, alpha: float = 1) -> Value:
     return mapped(site, lambda a, b: apply("add", a, scaled(b, alpha)), x, y)
 
 
-@lowers("sub.Tensor", "sub.Scalar")
+@lowers("sub.Tensor", "sub.Scalar", "subtract.Tensor", "subtract.Scalar")
 def sub(site: Site, x: Operand, y: Operand, alpha: float = 1) -> Value:
     """x - alpha·y."""
     return mapped(site, lambda a, b: apply("sub", a, scaled(b, alpha)), x, y)
@@ -129,7 +139,7 @@ def scaled(value: Scalar, factor: float) -> Scalar:
     return value if factor == 1 else apply("mul", value, literal_like(value, factor))
 
 
-@lowers("div.Tensor_mode", "div.Scalar_mode")
+@lowers("div.Tensor_mode", "div.Scalar_mode", "divide.Tensor_mode", "divide.Scalar_mode")
 def div_mode(site: Site, x: Operand, y: Operand, rounding_mode: str | None = None) -> Value:
     """x / y, rounded towards zero (`trunc`) or down (`floor`)."""
     op = {None: "div", "trunc": "div_trunc", "floor": "div_floor"}[rounding_mode]
@@ -211,6 +221,12 @@ def lerp(site: Site, x: Value, y: Value, weight: Operand) -> Value:
 def addcmul(site: Site, x: Value, y: Value, z: Value, value: float = 1) -> Value:
     """x + value·y·z."""
     return mapped(site, lambda a, b, c: apply("add", a, scaled(apply("mul", b, c), value)), x, y, z)
+
+
+@lowers("addcdiv.default")
+def addcdiv(site: Site, x: Value, y: Value, z: Value, value: float = 1) -> Value:
+    """x + value·y / z."""
+    return mapped(site, lambda a, b, c: apply("add", a, scaled(apply("div", b, c), value)), x, y, z)
 
 
 @lowers("_to_copy.default", "to.dtype", "to.dtype_layout", "type_as.default")

@@ -1,4 +1,4 @@
-"""Reductions over any dimensions, softmax, scans and pooling."""
+"""Reductions over any dimensions, softmax, scans, and the windows that pooling and convolutions slide."""
 
 from __future__ import annotations
 
@@ -43,8 +43,11 @@ def outer(coords: Coords, reduced: Sequence[int]) -> Coords:
 
 
 def _finish(site: Site, x: Value, reduced: Sequence[int], formula: Formula) -> Virtual:
-    """Give a result over the remaining dimensions the node's shape, with kept dimensions of extent one."""
-    spec = site.spec
+    """Give a result over the remaining dimensions the node's shape, with kept dimensions of extent one.
+
+    Where a node has several results, they have the same shape; the first may be one that nobody uses.
+    """
+    spec = next(spec for spec in site.node.outputs if spec is not None)
     keeps = len(spec.shape) == len(x.shape)
 
     def at(coords: Coords) -> Scalar:
@@ -117,6 +120,12 @@ def all_(site: Site, x: Value, dims: Dims = None, _keepdim: bool = False) -> Val
     return simple(site, "all", x, dims, lambda c: cast(x.at(c), "bool"), "bool")
 
 
+@lowers("count_nonzero.default", "count_nonzero.dim_IntList")
+def count_nonzero(site: Site, x: Value, dims: Dims = None) -> Value:
+    """How many elements are not zero."""
+    return simple(site, "sum", x, dims, lambda c: cast(cast(x.at(c), "bool"), "int64"), "int64")
+
+
 @lowers("max.default", "min.default")
 def extreme(site: Site, x: Value) -> Value:
     """Largest or smallest element of all."""
@@ -153,15 +162,24 @@ def moments(name: str, x: Value, reduced: Sequence[int]) -> Reduction:
     return reduction(name, "mean_var", x.shape, reduced, lambda c: element(x, c, dtype), (dtype, dtype))
 
 
-def _variance(site: Site, x: Value, dims: Dims, correction: float, root: bool) -> Value:
-    reduced = reduced_dims(x, dims)
-    both = moments(site.name("moments"), x, reduced)
-
+def _deviation(
+    site: Site, x: Value, reduced: Sequence[int], both: Reduction, correction: float, root: bool
+) -> Virtual:  # fmt: skip
     def formula(coords: Coords) -> Scalar:
         variance = divided(both.part(1, coords), max(both.cols - correction, 0))
         return apply("sqrt", variance) if root else variance
 
     return _finish(site, x, reduced, formula)
+
+
+def _variance(site: Site, x: Value, dims: Dims, correction: float, root: bool) -> Value:
+    reduced = reduced_dims(x, dims)
+    return _deviation(site, x, reduced, moments(site.name("moments"), x, reduced), correction, root)
+
+
+def _dims_and_bias(args: Sequence[Dims | bool]) -> tuple[Dims, bool]:
+    dims = next((a for a in args if a is not None and not isinstance(a, bool)), None)
+    return dims, next((a for a in args if isinstance(a, bool)), True)
 
 
 @lowers("var.correction", "std.correction")
@@ -173,9 +191,33 @@ def variance(site: Site, x: Value, dims: Dims = None, correction: float | None =
 @lowers("var.default", "std.default", "var.dim", "std.dim")
 def variance_unbiased(site: Site, x: Value, *args: Dims | bool) -> Value:
     """Variance or standard deviation, unbiased unless told otherwise."""
-    dims = next((a for a in args if a is not None and not isinstance(a, bool)), None)
-    unbiased = next((a for a in args if isinstance(a, bool)), True)
+    dims, unbiased = _dims_and_bias(args)
     return _variance(site, x, dims, 1 if unbiased else 0, "std" in site.node.op)
+
+
+def _with_mean(site: Site, x: Value, dims: Dims, correction: float) -> tuple[Value | None, ...]:
+    reduced = reduced_dims(x, dims)
+    both = moments(site.name("moments"), x, reduced)
+    mean = _finish(site, x, reduced, both.at)
+    return (
+        _deviation(site, x, reduced, both, correction, "std" in site.node.op),
+        Virtual(site.name("mean"), mean.shape, mean.dtype, mean.formula),
+    )
+
+
+@lowers("var_mean.correction", "std_mean.correction")
+def variance_and_mean(
+    site: Site, x: Value, dims: Dims = None, correction: float | None = None
+) -> tuple[Value | None, ...]:
+    """Variance or standard deviation, and the mean."""
+    return _with_mean(site, x, dims, 1 if correction is None else correction)
+
+
+@lowers("var_mean.default", "std_mean.default", "var_mean.dim", "std_mean.dim")
+def variance_and_mean_unbiased(site: Site, x: Value, *args: Dims | bool) -> tuple[Value | None, ...]:
+    """Variance or standard deviation, unbiased unless told otherwise, and the mean."""
+    dims, unbiased = _dims_and_bias(args)
+    return _with_mean(site, x, dims, 1 if unbiased else 0)
 
 
 @lowers("norm.ScalarOpt_dim", "norm.Scalar", "linalg_vector_norm.default", "norm.ScalarOpt_dim_dtype")
@@ -249,11 +291,19 @@ def log_softmax(site: Site, x: Value, dim: int, *_unused: object) -> Value:
 
 @lowers("logsumexp.default")
 def logsumexp(site: Site, x: Value, dims: Dims, _keepdim: bool = False) -> Value:
-    """max + log Σ exp(x - max)."""
+    """max + log Σ exp(x - max); the maximum itself where it is infinite."""
     reduced = reduced_dims(x, dims)
     dtype = compute_dtype(x.dtype)
     both = reduction(site.name("sums"), "max_sumexp", x.shape, reduced, lambda c: element(x, c, dtype), (dtype, dtype))
-    return _finish(site, x, reduced, lambda c: apply("add", both.part(0, c), apply("log", both.part(1, c))))
+
+    def formula(coords: Coords) -> Scalar:
+        largest = both.part(0, coords)
+        # Infinity minus itself says nothing; a largest element that is infinite is the answer.
+        infinite = apply("eq", apply("abs", largest), Literal(math.inf, dtype))
+        finite = apply("add", largest, apply("log", both.part(1, coords)))
+        return apply("where", infinite, largest, finite, dtype=dtype)
+
+    return _finish(site, x, reduced, formula)
 
 
 @lowers("cumsum.default", "cumprod.default")
@@ -263,11 +313,6 @@ def cumulative(site: Site, x: Value, dim: int) -> Value:
     kind: ScanKind = "sum" if "cumsum" in site.node.op else "prod"
     whole = Scan(site.name("scan"), site.spec.shape, dtype, (dtype,), kind, dim % len(x.shape), False, source)
     return Virtual(site.name(), site.spec.shape, site.spec.dtype, whole.at)
-
-
-def _per_dim(value: int | Sequence[int], rank: int) -> list[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values * rank if len(values) == 1 else values
 
 
 def windows(
@@ -287,66 +332,3 @@ def windows(
         return room.at((*coords[:lead], *inner))
 
     return domain, source
-
-
-def _pool_rank(site: Site) -> int:
-    return next(n for n in (1, 2, 3) if f"pool{n}d" in site.node.op)
-
-
-@lowers(
-    "max_pool1d.default",
-    "max_pool2d.default",
-    "max_pool3d.default",
-    "max_pool2d_with_indices.default",
-    "max_pool3d_with_indices.default",
-)
-def max_pool(
-    site: Site, x: Value, kernel: Sequence[int], stride: Sequence[int] = (), padding: int | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1, _ceil: bool = False,
-) -> Value | tuple[Value | None, ...]:  # fmt: skip
-    """Largest element of each window."""
-    rank = _pool_rank(site)
-    sizes = _per_dim(kernel, rank)
-    out = site.spec.shape[-rank:]
-    domain, source = windows(
-        x, out, sizes, _per_dim(stride, rank) if stride else sizes, _per_dim(padding, rank), _per_dim(dilation, rank),
-        -math.inf,
-    )  # fmt: skip
-    reduced = tuple(range(len(domain) - rank, len(domain)))
-    best = reduction(site.name("max"), "max", domain, reduced, source, (compute_dtype(x.dtype),))
-    pooled = Virtual(site.name(), site.spec.shape, site.spec.dtype, best.at)
-    return (pooled, None) if "with_indices" in site.node.op else pooled
-
-
-@lowers("avg_pool1d.default", "avg_pool2d.default", "avg_pool3d.default")
-def avg_pool(
-    site: Site, x: Value, kernel: Sequence[int], stride: Sequence[int] = (), padding: int | Sequence[int] = 0,
-    ceil_mode: bool = False, count_include_pad: bool = True, divisor: int | None = None,
-) -> Value:  # fmt: skip
-    """Mean of each window; padding counts unless told otherwise."""
-    rank = _pool_rank(site)
-    sizes, before = _per_dim(kernel, rank), _per_dim(padding, rank)
-    steps = _per_dim(stride, rank) if stride else sizes
-    if ceil_mode or (not count_include_pad and any(before) and divisor is None):
-        raise UnsupportedOperator(f"{site.node.op} with ceil_mode or uncounted padding")
-    domain, source = windows(x, site.spec.shape[-rank:], sizes, steps, before, [1] * rank, 0.0)
-    reduced = tuple(range(len(domain) - rank, len(domain)))
-    total = reduction(site.name("sum"), "sum", domain, reduced, source, (compute_dtype(x.dtype),))
-    count = divisor or math.prod(sizes)
-    return Virtual(site.name(), site.spec.shape, site.spec.dtype, lambda c: divided(total.at(c), count))
-
-
-@lowers(
-    "adaptive_avg_pool1d.default",
-    "adaptive_avg_pool2d.default",
-    "_adaptive_avg_pool2d.default",
-    "adaptive_avg_pool3d.default",
-)
-def adaptive_avg_pool(site: Site, x: Value, size: Sequence[int]) -> Value:
-    """Mean over equal windows that tile the input."""
-    rank = _pool_rank(site)
-    out = site.spec.shape[-rank:]
-    if any(e % o for e, o in zip(x.shape[-rank:], out, strict=True)):
-        raise UnsupportedOperator(f"{site.node.op} with windows of unequal size")
-    sizes = [e // o for e, o in zip(x.shape[-rank:], out, strict=True)]
-    return avg_pool(site, x, sizes, sizes)

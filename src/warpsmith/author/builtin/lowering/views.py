@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from warpsmith.author.builtin.index import Index, lift, ravel, unravel
+from warpsmith.author.builtin.index import Index, Indirect, lift, ravel, unravel
 from warpsmith.author.builtin.lowering.registry import Site, lowers
 from warpsmith.author.builtin.scalar import Literal, Position, Scalar, apply, both, cast, compute_dtype, guarded, within
 from warpsmith.author.builtin.values import Coords, Value, Virtual, expand_coords
@@ -253,13 +253,25 @@ def padded(name: str, x: Value, shape: Sequence[int], before: Sequence[int], num
 
 
 def _pad_by_index(site: Site, x: Value, before: Sequence[int], mode: str) -> Value:
-    if mode not in ("circular",):
+    def source(coords: Coords) -> Coords:
+        places = zip(coords, before, x.shape, site.spec.shape, strict=True)
+        return tuple(c if e == o else _padded_place(c, b, e, mode) for c, b, e, o in places)
+
+    return moved(site, x, source)
+
+
+def _padded_place(coord: Index, before: int, extent: int, mode: str) -> Index:
+    """Where to read what stands `before` positions after `coord`, from a dimension that goes on in some way."""
+    if mode == "circular":
+        return (coord + (-before) % extent) % extent
+    place, last = Position(coord - before), Literal(extent - 1, "int64")
+    if mode == "replicate":
+        inside = apply("minimum", apply("maximum", place, Literal(0, "int64")), last)
+    elif mode == "reflect":
+        inside = apply("sub", last, apply("abs", apply("sub", last, apply("abs", place))))
+    else:
         raise UnsupportedOperator(f"aten.pad with mode {mode!r}")
-    return moved(
-        site, x, lambda coords: tuple(
-            (c + (-b) % e) % e for c, b, e in zip(coords, before, x.shape, strict=True)
-        ),
-    )  # fmt: skip
+    return Index(((Indirect(inside, extent), 1),))
 
 
 @lowers("tril.default", "triu.default")
