@@ -23,6 +23,7 @@ from warpsmith.device.choose import Choice
 from warpsmith.device.cuda.gpus import Present
 from warpsmith.errors import NothingPassed, TaskError
 from warpsmith.evolve import events
+from warpsmith.judge import JUDGE_VERSION
 from warpsmith.optimize import Result
 from warpsmith.pipeline import INTERRUPTED, Pursuit, blocking
 from warpsmith.records import Candidate, Failure, Stage, Verdict
@@ -220,7 +221,7 @@ def test_a_winner_that_fails_a_thorough_look_is_not_returned(tmp_path: Path, mon
     assert thorough.asked == [judged.candidate.key for judged in fastest[:3]]
     assert result.best.candidate.key == fastest[2].candidate.key
     with Archive.open(str(tmp_path / "archive.db")) as archive:
-        kept = archive.judged(result.task.key, judge_version="2 thorough")
+        kept = archive.judged(result.task.key, judge_version=f"{JUDGE_VERSION} thorough")
     assert [judged.verdict.passed for judged in kept] == [False, False, True]
 
 

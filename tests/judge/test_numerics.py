@@ -252,6 +252,15 @@ def test_convolution_may_use_tf32_only_where_the_task_says_so() -> None:
     assert judged(refer(strict, "nominal", 0, {"x": x, "w": w}), out).reason == "wrong_value"
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_variance_of_equal_numbers_may_show_the_rounding_of_their_mean(seed: int) -> None:
+    reference = drawn(task_of(lambda x: x.var(1), 6, 20), "equal", seed)
+    x = reference.arguments["x"]
+    centred = x - x.sum(1, keepdim=True) / 20
+    assert judged(reference, centred.square().sum(1) / 19).reason is None
+    assert judged(reference, x.square().sum(1) / 19).reason == "wrong_value"
+
+
 @pytest.mark.parametrize(("stride", "dilation", "groups"), [(1, 1, 1), (2, 1, 2), (2, 3, 1), (4, 2, 1), (3, 3, 2)])
 def test_the_limit_of_a_transposed_convolution_counts_no_inserted_zeros(
     stride: int, dilation: int, groups: int

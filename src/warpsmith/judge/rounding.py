@@ -117,6 +117,13 @@ def _filter(result: torch.Tensor, args: Sequence[Any]) -> int:
     return max(1, terms)
 
 
+def _mean_magnitude(args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Tensor:
+    """Return the mean of the absolute values that a variance is taken of, in its shape."""
+    dims = args[1] if len(args) > 1 else kwargs.get("dim")
+    magnitude: torch.Tensor = args[0].abs()
+    return magnitude.mean(dims, keepdim=bool(kwargs.get("keepdim", False)))
+
+
 def _window(result: torch.Tensor, args: Sequence[Any]) -> int:
     return int(math.prod(args[1]))
 
@@ -239,7 +246,11 @@ class Scatter(TorchDispatchMode):
         spread = self._unit * (terms / 2 if self._correlated and terms > 4 else math.sqrt(terms))
         if name in self._tf32:
             spread += 2 * TF32_ROUNDOFF / (1.0 if self._correlated else math.sqrt(terms))
-        return result + self._draw(result) * magnitude * spread
+        moved = result + self._draw(result) * magnitude * spread
+        if name in _SQUARES:
+            # A mean that is off by d makes every squared deviation, and so the variance, larger by d * d.
+            moved += (_mean_magnitude(args, kwargs) * spread) ** 2
+        return moved
 
     def _exact(self, operands: Sequence[torch.Tensor], bound: torch.Tensor) -> bool:
         """Whether every partial sum, in any order, is an integer that the significand holds."""
