@@ -114,9 +114,16 @@ def _check_state(module: torch.nn.Module, file: str | None) -> None:
 
 @contextmanager
 def _steady() -> Iterator[None]:
-    """Have cuDNN compute the same thing twice: the functional form is held against the module's own result."""
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        yield
+    """Have cuDNN compute the same thing twice, since the functional form is held against the module's own result.
+
+    What that took of a GPU's memory is given back at the end: other processes will judge there.
+    """
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
 
 
 @_steady()
