@@ -115,6 +115,10 @@ CASES: dict[str, Case] = {
         (X, Y),
     ),
     "bilinear": (F.bilinear, (X[:, :5], Y[:, :4], torch.randn(3, 5, 4), torch.randn(3))),
+    "convolution of a single image": (
+        lambda x, w, b: F.conv2d(x, w, b, padding=1, groups=2).relu(),
+        (IMAGE[0], torch.randn(4, 3, 3, 3), torch.randn(4)),
+    ),
     "attention": (_attention(), (QUERY, KEY, VALUE)),
     "causal attention": (_attention(is_causal=True, scale=0.3), (QUERY, KEY, VALUE)),
     "attention with nothing to see": (_attention(), (QUERY, KEY, VALUE, HIDDEN)),

@@ -136,9 +136,11 @@ def convolution(
         before = [t // 2 for t in total] if padding == "same" else [0] * rank
     else:
         before = _each(padding, rank)
-    batch, channels = (x.shape[0], weight.shape[0])
-    space = site.spec.shape[2:]
-    _, window = windows(x, space, kernel, steps, before, spread, 0.0)
+    alone = len(x.shape) == rank + 1
+    images = Virtual(x.name, (1, *x.shape), x.dtype, lambda c: x.at(c[1:])) if alone else x
+    batch, channels = (images.shape[0], weight.shape[0])
+    space = site.spec.shape[-rank:]
+    _, window = windows(images, space, kernel, steps, before, spread, 0.0)
     per_group, inputs = channels // groups, weight.shape[1]
     dtype = compute_dtype(site.spec.dtype)
     shape = (batch, groups, per_group, *space)
@@ -155,10 +157,11 @@ def convolution(
     )  # fmt: skip
 
     def at(coords: Coords) -> Scalar:
-        return whole.at((coords[0], coords[1] // per_group, coords[1] % per_group, *coords[2:]))
+        image, channel, *place = (Index(), *coords) if alone else coords
+        return whole.at((image, channel // per_group, channel % per_group, *place))
 
     out = Virtual(site.name(), site.spec.shape, site.spec.dtype, at)
-    return _biased(site, out, bias, lambda coords: (coords[1],))
+    return _biased(site, out, bias, lambda coords: (coords[-1 - rank],))
 
 
 def _each(value: Sequence[int], rank: int) -> list[int]:
