@@ -130,7 +130,6 @@ _NAMES: Mapping[str, str] = {
     "shared": "shared memory",
     "atomic": "atomics",
     "special": "special functions",
-    "tensor": "tensor cores",
     "shuffle": "shuffles",
     "issue": "instruction issue",
     "latency": "latency",
