@@ -6,6 +6,8 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
+from usual_way import DEVICE_CODE, PLAN
+
 from warpsmith.program import parse_plan
 from warpsmith.records import Candidate, Lineage, Program, Task
 
@@ -15,55 +17,18 @@ SHARES: dict[Truth, float] = {"right": 0.5, "wrong": 1 / 6, "fatal": 1 / 3}
 LOOPS = 0.01
 """Share of endless loops: each holds the GPU for the time limit of a call."""
 
-SOURCE = r"""
+_END, _DIVIDED = "// the end", "expf(in[c] - most) / sum"
+_DEEP = r"""
 __device__ __noinline__ float deep(int n, const float* x) {
     volatile float kept[16];
     kept[n % 16] = x[n % 16];
     return n > 0 ? deep(n - 1, x) + kept[n % 16] : 0.0f;
 }
-extern "C" __global__ void row_softmax(const float* x, float* out, SCRATCH int rows, int cols) {
-    __shared__ float partial[BLOCK];
-    const int t = threadIdx.x;
-    const float* in = x + blockIdx.x * cols;
-    float* to = out + blockIdx.x * cols;
-    float most = -INFINITY;
-    for (int c = t; c < cols; c += BLOCK) most = fmaxf(most, in[c]);
-    partial[t] = most;
-    __syncthreads();
-    for (int s = BLOCK / 2; s > 0; s /= 2) {
-        if (t < s) partial[t] = fmaxf(partial[t], partial[t + s]);
-        __syncthreads();
-    }
-    most = partial[0];
-    __syncthreads();
-    float sum = 0.0f;
-    for (int c = t; c < cols; c += BLOCK) sum += expf(in[c] - most);
-    partial[t] = sum;
-    __syncthreads();
-    for (int s = BLOCK / 2; s > 0; s /= 2) {
-        if (t < s) partial[t] += partial[t + s];
-        __syncthreads();
-    }
-    sum = partial[0];
-    for (int c = t; c < cols; c += BLOCK) to[c] = expf(in[c] - most) / sum;
-    // the end
-}
 """
+SOURCE = _DEEP + DEVICE_CODE.replace("float* out, ", "float* out, SCRATCH ").replace(
+    f"{_DIVIDED};\n}}", f"{_DIVIDED};\n    {_END}\n}}"
+)
 """A right kernel. Every kind is an edit of it; `deep` is compiled only where it is called."""
-
-PLAN = """
-[symbols]
-rows = "x.shape[0]"
-cols = "x.shape[1]"
-[tunables]
-BLOCK = [128, 64, 256]
-[[launch]]
-kernel = "row_softmax"
-grid = ["rows"]
-block = ["BLOCK"]
-args = ["x", "out", "rows", "cols"]
-"""
-_END, _DIVIDED = "// the end", "expf(in[c] - most) / sum"
 
 
 @dataclass(frozen=True)
