@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from warpsmith.author.builtin.index import Index
@@ -14,6 +14,12 @@ from warpsmith.author.builtin.scalar import Scalar, apply, compute_dtype
 from warpsmith.author.builtin.values import Coords, Direction, Recurrence, RecurrenceKind, Value, Virtual
 from warpsmith.errors import UnsupportedOperator
 from warpsmith.records import TensorSpec
+
+_KINDS: Mapping[str, RecurrenceKind] = {
+    "aten.gru.input": "gru",
+    "aten.rnn_tanh.input": "tanh",
+    "aten.rnn_relu.input": "relu",
+}
 
 
 @lowers("lstm.input")
@@ -28,33 +34,17 @@ def lstm(
     return network.results(dropout if train else 0.0)
 
 
-@lowers("gru.input")
-def gru(
+@lowers("gru.input", "rnn_tanh.input", "rnn_relu.input")
+def recurrent(
     site: Site, x: Value, state: Value, weights: Sequence[Value], biased: bool, layers: int, dropout: float,
     train: bool, bidirectional: bool, batch_first: bool = False,
 ) -> tuple[Value, ...]:  # fmt: skip
-    """Gated recurrent units (Cho et al., 2014), with the reset gate behind the product: output, last states."""
-    network = _Network(site, "gru", x, (state,), tuple(weights), biased, layers, bidirectional, batch_first)
-    return network.results(dropout if train else 0.0)
+    """Layers with one state: output, last states.
 
-
-@lowers("rnn_tanh.input")
-def rnn_tanh(
-    site: Site, x: Value, state: Value, weights: Sequence[Value], biased: bool, layers: int, dropout: float,
-    train: bool, bidirectional: bool, batch_first: bool = False,
-) -> tuple[Value, ...]:  # fmt: skip
-    """Hidden states that are a tanh of a sum: output, last states."""
-    network = _Network(site, "tanh", x, (state,), tuple(weights), biased, layers, bidirectional, batch_first)
-    return network.results(dropout if train else 0.0)
-
-
-@lowers("rnn_relu.input")
-def rnn_relu(
-    site: Site, x: Value, state: Value, weights: Sequence[Value], biased: bool, layers: int, dropout: float,
-    train: bool, bidirectional: bool, batch_first: bool = False,
-) -> tuple[Value, ...]:  # fmt: skip
-    """Hidden states that are a rectified sum: output, last states."""
-    network = _Network(site, "relu", x, (state,), tuple(weights), biased, layers, bidirectional, batch_first)
+    Gated units (Cho et al., 2014) with the reset gate behind the product, or a tanh or a rectifier of a sum.
+    """
+    kind = _KINDS[site.node.op]
+    network = _Network(site, kind, x, (state,), tuple(weights), biased, layers, bidirectional, batch_first)
     return network.results(dropout if train else 0.0)
 
 
