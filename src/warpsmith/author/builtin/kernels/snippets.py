@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from warpsmith.author.builtin.kernels.snippets_tensor import TENSOR_SNIPPETS
+
 SNIPPETS: Mapping[str, str] = {
     "Vec": """// N neighbouring elements, moved in one access.
 template <typename T, int N> struct alignas(sizeof(T) * N) Vec { T at[N]; };""",
@@ -232,6 +234,7 @@ template <typename T> __device__ constexpr T highest() {
     if constexpr (T(1) / T(2) != T(0)) return T(INFINITY);
     else return T(~(1ull << (8 * sizeof(T) - 1)));
 }""",
+    **TENSOR_SNIPPETS,
 }
 
 # What a snippet needs before it.
