@@ -41,7 +41,7 @@ __device__ void mma_bf16(float (&acc)[4], const unsigned (&a)[4], const unsigned
                  : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }""",
-    "load_matrices": """// Load four matrices of eight rows of 16 bytes; lanes 0-7 point to the rows of the first, 8-15 of the second ...
+    "load_matrices": """// Load four matrices of eight rows of 16 bytes; lanes 0 to 7 point to those of the first.
 __device__ void load_matrices(unsigned (&to)[4], const void* row) {
     const unsigned at = unsigned(__cvta_generic_to_shared(row));
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -53,7 +53,7 @@ __device__ void load_transposed(unsigned (&to)[4], const void* row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(at) : "memory");
 }""",
-    "copy_async": """// Begin to copy Bytes (4, 8 or 16) from global to shared memory, or to fill them with zeros if not `inside`.
+    "copy_async": """// Begin to copy Bytes (4, 8 or 16) from global to shared memory; zeros if not `inside`.
 template <int Bytes> __device__ void copy_async(void* to, const void* from, bool inside = true) {
     const unsigned at = unsigned(__cvta_generic_to_shared(to));
     const int size = inside ? Bytes : 0;
