@@ -34,6 +34,10 @@ P = ParamSpec("P")
 
 Device = Annotated[str | None, typer.Option(help="GPU to optimize for, by name; by default the one that is here.")]
 Simulate = Annotated[bool | None, typer.Option("--simulate", help="Simulate even where the GPU is here.")]
+Hybrid = Annotated[
+    bool | None,
+    typer.Option("--hybrid/--pure", help="Let programs call cuBLAS and cuDNN; by default our kernels do all work."),
+]
 ArchivePlace = Annotated[str | None, typer.Option("--archive", help="Archive: a file, or a PostgreSQL URL.")]
 Out = Annotated[Path | None, typer.Option(help="Folder for results.")]
 
@@ -89,6 +93,7 @@ def optimize(
     budget: Annotated[float | None, typer.Option(help="Seconds of work: the one dial.")] = None,
     device: Device = None,
     simulate: Simulate = None,
+    hybrid: Hybrid = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every choice left to chance.")] = None,
     workers: Annotated[int | None, typer.Option(help="Judging processes.")] = None,
     out: Out = None,
@@ -101,6 +106,7 @@ def optimize(
         budget=budget,
         device=device,
         simulate=simulate,
+        hybrid=hybrid,
         seed=seed,
         workers=workers,
         out=out,
@@ -260,6 +266,7 @@ def bench(
     budget: Annotated[float | None, typer.Option(help="Seconds of work for each task.")] = None,
     device: Device = None,
     simulate: Simulate = None,
+    hybrid: Hybrid = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every choice left to chance.")] = None,
     workers: Annotated[int | None, typer.Option(help="Judging processes.")] = None,
     max_candidates: Annotated[int | None, typer.Option(help="Most candidates to judge for each task.")] = None,
@@ -274,7 +281,13 @@ def bench(
 ) -> int:
     """Run a suite of tasks and report on all of them."""
     settings = load_settings(
-        budget=budget, device=device, simulate=simulate, seed=seed, workers=workers, max_candidates=max_candidates
+        budget=budget,
+        device=device,
+        simulate=simulate,
+        hybrid=hybrid,
+        seed=seed,
+        workers=workers,
+        max_candidates=max_candidates,
     )
     from warpsmith.bench import Options, default_memory, discover, render_scores, run_bench, watcher_for, write_bench
 

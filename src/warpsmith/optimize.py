@@ -16,6 +16,7 @@ from warpsmith.records import Bound, Judged, Task
 if TYPE_CHECKING:
     import torch
 
+    from warpsmith.archive import Step
     from warpsmith.author.protocol import Author
     from warpsmith.evolve import Observer
     from warpsmith.explore import Outcome
@@ -29,7 +30,8 @@ class Result:
     `best` is the fastest candidate that passed, `lineage` the same after its ancestors, `history` every candidate
     judged for this task by this judge on this device, those of earlier runs first. `bound` is the speed of light on
     `device`. `run` numbers the run in `archive`, `stop_reason` says in a line why it ended; `interrupted` is true
-    where the user ended it. `seconds` is how long it took.
+    where the user ended it. `seconds` is how long it took. `course` tells how the best time came down with the seconds
+    spent on this task, those of earlier runs counted in.
     """
 
     task: Task
@@ -43,13 +45,16 @@ class Result:
     stop_reason: str
     interrupted: bool
     seconds: float
+    course: tuple[Step, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
         """The same as reports and output folders take it."""
         from warpsmith.explore import Outcome
 
-        return Outcome(self.task, self.bound, self.best, self.history, self.lineage, self.device, self.stop_reason)
+        return Outcome(
+            self.task, self.bound, self.best, self.history, self.lineage, self.device, self.stop_reason, self.course
+        )
 
     def write(self, folder: str | Path) -> Path:
         """Write kernel, plan, functional form, verdict and report to `folder`, and return it.

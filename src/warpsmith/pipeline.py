@@ -12,8 +12,9 @@ import anyio
 import anyio.from_thread
 import torch
 
-from warpsmith.archive import Archive
+from warpsmith.archive import BEGAN, Archive, Step
 from warpsmith.author.builtin import BuiltinAuthor
+from warpsmith.author.builtin.heritage import nearness_to
 from warpsmith.author.protocol import Author
 from warpsmith.cluster import LocalExecutor
 from warpsmith.device.choose import Choice, choose
@@ -31,6 +32,7 @@ from warpsmith.evolve import (
     near_bound,
     turn,
 )
+from warpsmith.evolve.pure import PureAuthor, PureJournal
 from warpsmith.explore.words import duration
 from warpsmith.judge import JUDGE_VERSION
 from warpsmith.optimize import Result
@@ -49,6 +51,8 @@ _CONFIRMED = 5
 """How many of the fastest are looked at thoroughly until one passes."""
 _SLOWEST = 50e6
 """Bytes of a task for which a judgement has a second more: references of all families go over them many times."""
+_SEEDS = 6
+"""Candidates carried over from similar tasks at most: some that are wrong about this one must not cost much."""
 _COPIES = 60
 """How many times the bytes of a task a judge on a GPU may hold: arena, pool, and references with their scatter."""
 
@@ -93,13 +97,14 @@ class Pursuit:
         self._target = target
         self._inputs = example_inputs
         self._settings = settings
-        self._authors = [BuiltinAuthor()] if authors is None else list(authors)
+        self._authors = [BuiltinAuthor(hybrid=settings.hybrid)] if authors is None else list(authors)
         self._tell = observer or ignore
         self._make_executor = make_executor
         self._started = time.monotonic()
         self._evolution: Evolution | None = None
         self._problem: Problem | None = None
         self._confirmed: Judged | None = None
+        self._course: tuple[Step, ...] = ()
         self._run = 0
 
     async def pursue(self) -> str:
@@ -109,6 +114,7 @@ class Pursuit:
         problem = self._problem = self._functionalize(choice.spec)
         with Archive.open(settings.archive) as archive:
             self._run = archive.start_run(problem.task, settings.to_json())
+            archive.add_event(self._run, BEGAN, {"after": round(time.monotonic() - self._started, 3)})
             executor = self._make_executor(problem.task, choice, settings, False)
             try:
                 reason = await self._search(problem, executor, archive)
@@ -145,9 +151,9 @@ class Pursuit:
         settings = self._settings
         evolution = self._evolution = Evolution(
             problem,
-            self._authors,
+            self._authors if settings.hybrid else [PureAuthor(author) for author in self._authors],
             executor,
-            archive,
+            archive if settings.hybrid else PureJournal(archive),
             self._run,
             turn(settings.budget, settings.max_candidates),
             seed=settings.seed,
@@ -159,8 +165,10 @@ class Pursuit:
         try:
             with self._stage("translate", "first programs") as done:
                 known = evolution.resume()
+                seeds = self._inherit(problem, evolution, archive)
                 first = await evolution.translate()
                 where = f"; {known} candidates known from the archive" if known else ""
+                where += f"; {seeds} carried over from similar tasks" if seeds else ""
                 done(f"{duration(first.seconds)} by {first.candidate.lineage.author}{where}")
             with self._stage("evolve", f"for {settings.budget:g} s") as done:
                 reason = await evolution.run()
@@ -170,6 +178,20 @@ class Pursuit:
             self._tell(Stopped(INTERRUPTED))
             raise
         return reason
+
+    def _inherit(self, problem: Problem, evolution: Evolution, archive: Archive) -> int:
+        """Give the search what the archive knows of similar tasks; return how many candidates that is."""
+        heirs = [author for author in self._authors if isinstance(author, BuiltinAuthor)]
+        if not heirs:
+            return 0
+        known = {judged.candidate.key for judged in evolution.population.history}
+        precedents = archive.precedents(problem.task.graph, nearness_to(problem.gpu))
+        seeds = heirs[0].inherit(problem.task, problem.gpu, precedents, _SEEDS, known)
+        if seeds:
+            evolution.inherit(seeds)
+            told = [{"candidate": seed.key, "note": seed.lineage.note} for seed in seeds]
+            archive.add_event(self._run, "inherited", {"candidates": told})
+        return len(seeds)
 
     async def _confirm(self, choice: Choice, archive: Archive) -> None:
         """Judge the fastest thoroughly; where one fails now, the next. Raises NothingPassed where none passes."""
@@ -192,9 +214,10 @@ class Pursuit:
         raise NothingPassed(f"none of the {len(fastest)} fastest programs passes a thorough judgement")
 
     def _close_run(self, archive: Archive, reason: str) -> None:
-        """Write down how the run ended and what it learnt."""
-        if self._evolution is None:
+        """Write down how the run ended and what it learnt, and look up what the time was spent on."""
+        if self._evolution is None or self._problem is None:
             return
+        self._course = archive.course(self._problem.task.key, self._problem.gpu.name)
         lessons = [[one.author, one.operator, one.stage, one.reason, n] for one, n in self._evolution.lessons.counts]
         data = {"reason": reason, "generation": self._evolution.generation, "lessons": lessons}
         archive.add_event(self._run, "stopped", data)
@@ -217,6 +240,7 @@ class Pursuit:
             stop_reason=reason,
             interrupted=reason == INTERRUPTED,
             seconds=time.monotonic() - self._started,
+            course=self._course,
         )
 
     @contextmanager

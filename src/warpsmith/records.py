@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
     import torch
@@ -276,11 +276,40 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """A tensor or buffer of a plan as a library call sees it: as it is, or with a shape of its own.
+
+    `shape`, `strides` and `offset` are expressions, the latter two in elements. No shape means the tensor's own, no
+    strides mean row-major order.
+    """
+
+    tensor: str
+    shape: tuple[str, ...] = ()
+    strides: tuple[str, ...] = ()
+    offset: str = "0"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a library operator, such as `aten.mm`, from the allow-list of `warpsmith.program.library`.
+
+    It reads `args`, in the order of the operator's schema, and writes `out`. `options` maps names to lists of
+    expressions. `after` says how many launches come before it; calls with the same number run in their own order.
+    """
+
+    op: str
+    args: tuple[View, ...]
+    out: View
+    options: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How a program's kernels are launched. See docs/program.md for the text form.
 
     `symbols` maps names to expressions; `tunables` maps names to the values they may take, the default first;
-    `flags` are compiler flags from the allow-list of `warpsmith.program.flags`.
+    `flags` are compiler flags from the allow-list of `warpsmith.program.flags`. A plan with `calls` is hybrid.
     """
 
     symbols: tuple[tuple[str, str], ...]
@@ -288,6 +317,17 @@ class Plan:
     buffers: tuple[Buffer, ...]
     launches: tuple[Launch, ...]
     flags: tuple[str, ...] = ()
+    calls: tuple[Call, ...] = ()
+
+    @property
+    def steps(self) -> tuple[Launch | Call, ...]:
+        """Launches and calls in the order in which they run."""
+        return _in_order(self.launches, self.calls)
+
+    @property
+    def pure(self) -> bool:
+        """Whether our kernels do all of the work."""
+        return not self.calls
 
     @property
     def defaults(self) -> Mapping[str, int]:
@@ -305,7 +345,11 @@ class Program:
     @property
     def key(self) -> str:
         """Hash of source and plan."""
-        return digest("program", self.source, json.dumps(asdict(self.plan), sort_keys=True))
+        plan = asdict(self.plan)
+        if not self.plan.calls:
+            # Pure programs keep the keys that archives know them by, from before there were calls.
+            del plan["calls"]
+        return digest("program", self.source, json.dumps(plan, sort_keys=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,11 +442,55 @@ class BoundLaunch:
 
 
 @dataclass(frozen=True, slots=True)
+class BoundView:
+    """A view with every expression evaluated. `strides` and `offset` are in elements; it lies within its tensor."""
+
+    tensor: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class BoundCall:
+    """A call with every expression evaluated, and a value for every option.
+
+    All its tensors are of `dtype`. `tf32` says whether float32 products may be rounded to TF32, which is the task's
+    decision. `after` is as in `Call`.
+    """
+
+    op: str
+    args: tuple[BoundView, ...]
+    out: BoundView
+    options: tuple[tuple[str, tuple[int, ...]], ...]
+    dtype: str
+    tf32: bool = False
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class BoundPlan:
-    """A plan for given shapes, tunables and device: scratch buffers with their shapes, launches in order."""
+    """A plan for given shapes, tunables and device: scratch buffers with their shapes, launches and calls in order."""
 
     buffers: tuple[TensorSpec, ...]
     launches: tuple[BoundLaunch, ...]
+    calls: tuple[BoundCall, ...] = ()
+
+    @property
+    def steps(self) -> tuple[BoundLaunch | BoundCall, ...]:
+        """Launches and calls in the order in which they run."""
+        return _in_order(self.launches, self.calls)
+
+
+_Launch = TypeVar("_Launch", Launch, BoundLaunch)
+_Call = TypeVar("_Call", Call, BoundCall)
+
+
+def _in_order(launches: tuple[_Launch, ...], calls: tuple[_Call, ...]) -> tuple[_Launch | _Call, ...]:
+    placed: list[tuple[int, int, _Launch | _Call]] = [(number, 0, each) for number, each in enumerate(launches, 1)]
+    placed += [(call.after, 1, call) for call in calls]
+    # The sort is stable: calls after the same launch keep their order.
+    return tuple(step for _, _, step in sorted(placed, key=lambda step: step[:2]))
 
 
 # ----------------------------------------------------------------------------------------------------------- execution
@@ -658,6 +746,7 @@ class Verdict:
     seconds: tuple[tuple[str, float], ...] = ()
     contained: bool = True
     sanitized: str = ""
+    library_share: float | None = None
 
     def __post_init__(self) -> None:
         if (self.failure is None) == (self.timing is None):

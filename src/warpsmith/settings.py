@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     cache: Path = Field(default_factory=user_cache, description="Folder for compiled programs.")
     device: str = Field("auto", min_length=1, description="GPU to optimize for, by name; auto: the one that is here.")
     simulate: bool = Field(False, description="Simulate even where the GPU is here; times are then estimates.")
+    hybrid: bool = Field(False, description="Let programs call cuBLAS and cuDNN; by default our kernels do all work.")
     workers: int = Field(default_factory=usable_cores, ge=1, le=1024, description="Judging processes.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of every choice that is left to chance.")
     budget: float = Field(60.0, gt=0, allow_inf_nan=False, description="Seconds of work: the one dial.")

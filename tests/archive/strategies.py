@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from warpsmith.records import (
     DTYPE_BYTES,
     Buffer,
+    Call,
     Candidate,
     Counters,
     Diagnostic,
@@ -29,6 +30,7 @@ from warpsmith.records import (
     TensorSpec,
     Timing,
     Verdict,
+    View,
 )
 
 # PostgreSQL holds no NUL in text, and neither names nor device code can contain one.
@@ -68,6 +70,8 @@ launches = st.builds(
     cooperative=st.booleans(),
     max_registers=st.none() | numbers,
 )
+views = st.builds(View, names, some(names), some(names), names)
+library_calls = st.builds(Call, names, some(views), views, some(st.tuples(names, some(names))), st.integers(0, 5))
 lineages = st.builds(
     Lineage,
     names,
@@ -92,6 +96,7 @@ def candidates(draw: st.DrawFn, task_key: str | None = None) -> Candidate:
         draw(some(st.builds(Buffer, names, some(names), names))),
         draw(some(launches)),
         draw(some(names)),
+        draw(some(library_calls)),
     )
     chosen = tuple((name, draw(st.sampled_from(values))) for name, values in tunables.items())
     return Candidate(task_key or draw(keys), Program(draw(texts), plan), chosen, draw(lineages))
@@ -147,4 +152,5 @@ def verdicts(draw: st.DrawFn, candidate_key: str | None = None, task_key: str | 
         draw(some(st.tuples(names, floats))),
         draw(st.booleans()),
         draw(texts),
+        draw(st.none() | st.floats(0.0, 1.0)),
     )

@@ -152,14 +152,14 @@ def test_a_task_with_another_tolerance_is_another_task(archive: Archive) -> None
     assert archive.task(strict.key).tolerance.factor == 1.0
 
 
-@pytest.mark.parametrize("table", ["tasks", "runs", "programs", "candidates", "proposals", "verdicts", "events"])
+@pytest.mark.parametrize("table", ["tasks", "kin", "runs", "programs", "candidates", "proposals", "verdicts", "events"])
 def test_no_program_can_change_or_delete_a_row(place: str, table: str) -> None:
     with Archive.open(place) as archive:
         run = archive.start_run(TASK, "{}")
         add(archive, run, candidate(), passed(candidate()))
         archive.add_event(run, "stopped", {})
     engine = create_engine(place)
-    column = "key" if table in ("tasks", "programs", "candidates") else "id"
+    column = "key" if table in ("tasks", "programs", "candidates") else "operator" if table == "kin" else "id"
     for statement in (f"DELETE FROM {table}", f"UPDATE {table} SET {column} = {column}"):
         with engine.connect() as connection, pytest.raises(DBAPIError, match="append-only"):
             connection.execute(text(statement))

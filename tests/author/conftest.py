@@ -38,7 +38,7 @@ class Checker:
         return compile_graph(task.graph, recipe or Recipe(), GPU)
 
     def largest_error(self, task: Task, compiled: Compiled, *, sanitize: bool = False) -> float:
-        build = self.builder.build(compiled.program, dict(compiled.tunables), "sm_90")
+        build = self.builder.build(compiled.program, dict(compiled.tunables), self.simulator.architecture)
         assert build.ok, (build.diagnostics, compiled.program.source)
         specs = {s.name: s for s in (*task.graph.arguments, *task.graph.results)}
         plan = bind(compiled.program.plan, specs, dict(compiled.tunables), GPU)

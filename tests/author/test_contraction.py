@@ -12,7 +12,7 @@ from tests.author.conftest import GPU, Checker
 from tests.author.modules import Wrapped
 from warpsmith.author.builtin import Compiled, Recipe, compile_graph
 from warpsmith.program import bind
-from warpsmith.records import Graph, Node, Ref, Task, TensorSpec
+from warpsmith.records import Graph, Node, Ref, Task, TensorSpec, Tolerance
 
 Case = tuple[Callable[..., torch.Tensor], tuple[torch.Tensor, ...], float]
 _generator = torch.Generator().manual_seed(5)
@@ -63,6 +63,12 @@ CASES: dict[str, Case] = {
     ),
     "depthwise convolution": (_depthwise, (_normal(2, 6, 8, 8), _normal(6, 1, 3, 3)), 1e-6),
     "pointwise convolution": (lambda x, w: F.conv2d(x, w), (_normal(2, 16, 6, 6), _normal(20, 16, 1, 1)), 1e-6),
+    "tiles of tensor cores": (lambda a, b: a @ b, (_normal(70, 48), _normal(48, 72)), 1e-6),
+    "both operands transposed, on tensor cores": (lambda a, b: a.T @ b.T, (_normal(52, 40), _normal(36, 52)), 1e-6),
+    "float16, no vectors": (lambda a, b: a @ b, (_normal(33, 37).half(), _normal(37, 41).half()), 1e-3),
+    "bfloat16, left transposed": (lambda a, b: a.T @ b, (_normal(72, 48).bfloat16(), _normal(72, 40).bfloat16()), 8e-3),
+    "float16 and a function in front": (lambda a, b: a.relu() @ b, (_normal(24, 40).half(), _normal(40, 24).half()), 1e-3),
+    "convolution of many channels": (lambda x, w: F.conv2d(x, w, padding=1), (_normal(2, 5, 9, 9), _normal(24, 5, 3, 3)), 1e-6),
     "one-dimensional convolution": (lambda x, w: F.conv1d(x, w, padding=2), (_normal(2, 4, 21), _normal(6, 4, 5)), 1e-6),
 }  # fmt: skip
 
@@ -95,12 +101,62 @@ def test_algorithms_compute_what_pytorch_computes(checker: Checker, name: str) -
     task = checker.task(Wrapped(function), *inputs)
     default = checker.compile(task)
     for algorithm in algorithms(default):
-        compiled = checker.compile(task, Recipe().choosing(anchor(default), "algorithm", algorithm))
+        recipe = Recipe().choosing(anchor(default), "algorithm", algorithm)
+        compiled = checker.compile(task, recipe.choosing(anchor(default), "precision", "exact"))
         assert checker.largest_error(task, compiled) <= limit, algorithm
+
+
+PACKED: dict[str, Case] = {
+    "padded": (lambda x, w: F.conv2d(x, w, padding=1), (_normal(2, 8, 9, 9), _normal(24, 8, 3, 3)), 1e-6),
+    "strided, dilated, a function on both sides": (
+        lambda x, w: F.conv2d(x.sigmoid(), w, padding=2, stride=2, dilation=2).relu(), (_normal(2, 12, 13, 10), _normal(24, 12, 3, 3)), 1e-6,
+    ),
+    "in groups": (lambda x, w: F.conv2d(x, w, groups=2), (_normal(2, 16, 9, 9), _normal(40, 8, 3, 3)), 1e-6),
+    "one-dimensional, a single image": (lambda x, w: F.conv1d(x, w), (_normal(8, 40), _normal(16, 8, 5)), 1e-6),
+    "three-dimensional": (lambda x, w: F.conv3d(x, w), (_normal(1, 8, 5, 6, 7), _normal(16, 8, 2, 2, 2)), 1e-6),
+    "float16": (lambda x, w: F.conv2d(x, w, padding=1), (_normal(2, 8, 9, 9).half(), _normal(24, 8, 3, 3).half()), 1e-3),
+    "transposed": (
+        lambda x, w: F.conv_transpose2d(x, w, stride=2, padding=1, groups=2), (_normal(2, 16, 6, 7), _normal(16, 16, 3, 3)), 1e-6,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PACKED)
+@pytest.mark.parametrize("algorithm", ["mma", "tiled"])
+def test_channels_can_be_brought_side_by_side(checker: Checker, name: str, algorithm: str) -> None:
+    function, inputs, limit = PACKED[name]
+    task = checker.task(Wrapped(function), *inputs)
+    region = anchor(checker.compile(task))
+    exact = Recipe().choosing(region, "algorithm", algorithm).choosing(region, "precision", "exact")
+    kernels = {}
+    for operands in ("packed", "as stored"):
+        compiled = checker.compile(task, exact.choosing(region, "operands", operands))
+        assert checker.largest_error(task, compiled, sanitize=True) <= limit, operands
+        kernels[operands] = [launch.kernel for launch in compiled.program.plan.launches]
+    assert len(kernels["packed"]) == len(kernels["as stored"]) + 2
+
+
+def test_packed_convolutions_copy_sixteen_bytes_at_a_time(checker: Checker) -> None:
+    task = checker.task(Wrapped(PACKED["padded"][0]), *PACKED["padded"][1])
+    source = checker.compile(task).program.source
+    assert source.count("copy_async<16>(&tile") == 2
+    assert "copy_async<4>(&tile" not in source
+
+
+def test_convolutions_may_use_tf32_and_products_may_not(checker: Checker) -> None:
+    x, w = _normal(2, 5, 9, 9), _normal(24, 5, 3, 3)
+    task = checker.task(Wrapped(lambda x, w: F.conv2d(x, w, padding=1)), x, w)
+    compiled = checker.compile(task)
+    assert compiled.recipe.genes[anchor(compiled)]["precision"] == "tf32"
+    assert 1e-5 < checker.largest_error(task, compiled) < 1e-3
+    strict = compile_graph(task.graph, Recipe(), GPU, Tolerance(conv_tf32=False))
+    assert checker.largest_error(task, strict) < 1e-6
+    assert "precision" not in strict.recipe.genes[anchor(strict)]
 
 
 # Which genes an algorithm heeds.
 HEEDED = {
+    "mma": ("warps", "depth", "vec"),
     "tiled": ("tile", "stages", "depth", "vec"),
     "direct": ("per_thread", "vec"),
     "dot": ("per_thread", "team", "depth", "vec"),
@@ -127,6 +183,7 @@ def test_every_choice_of_a_gene_is_another_program_and_right(
 @pytest.mark.parametrize(
     ("algorithm", "genes"),
     [
+        ("mma", {"depth": "split", "warps": "32x32/16x16"}),
         ("tiled", {"depth": "split", "stages": 2, "tile": "32x32/2x4"}),
         ("direct", {}),
         ("dot", {"depth": "split", "team": "block", "per_thread": 4}),
@@ -170,6 +227,19 @@ def test_padding_does_not_spread_infinities(checker: Checker) -> None:
     for algorithm in algorithms(default):
         compiled = checker.compile(task, Recipe().choosing(anchor(default), "algorithm", algorithm))
         assert checker.largest_error(task, compiled) <= 1e-6, algorithm
+
+
+def test_infinities_meet_numbers_that_have_no_smaller_part(checker: Checker) -> None:
+    """Three passes of TF32 split numbers in two: an infinity times a second part of zero must not become NaN."""
+    a, b = _normal(40, 48), _normal(48, 33)
+    a[7, 30], a[21, 3], b[5, 9] = float("inf"), -float("inf"), float("inf")
+    b[30, :20], b[3, 10:] = 1.0, -0.5
+    a[:, 5] = 2.0
+    task = checker.task(Wrapped(lambda x, y: x @ y), a, b)
+    default = checker.compile(task)
+    for depth in ("whole", "split"):
+        compiled = checker.compile(task, Recipe().choosing(anchor(default), "depth", depth))
+        assert checker.largest_error(task, compiled) <= 1e-6, depth
 
 
 def _product(m: int, depth: int, n: int, batches: int = 0) -> Graph:

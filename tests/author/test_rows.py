@@ -42,6 +42,13 @@ class Pointwise(torch.nn.Module):
         return F.gelu(x.t() + y), x * 2
 
 
+class Turned(torch.nn.Module):
+    """Read along the second dimension of three, written along the last."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.permute(0, 2, 1).contiguous().relu()
+
+
 torch.manual_seed(1)
 TASKS: dict[str, tuple[torch.nn.Module, tuple[torch.Tensor, ...]]] = {
     "short rows": (Normalize(), (torch.randn(9, 48), torch.rand(48))),
@@ -50,6 +57,8 @@ TASKS: dict[str, tuple[torch.nn.Module, tuple[torch.Tensor, ...]]] = {
     "channels": (Channels(), (torch.randn(3, 5, 8, 8) + 3,)),
     "leading": (Leading(), (torch.randn(70, 45),)),
     "pointwise": (Pointwise(), (torch.randn(36, 24), torch.randn(36))),
+    "turned": (Turned(), (torch.randn(3, 40, 33),)),
+    "turned, float16": (Turned(), (torch.randn(2, 33, 70).half(),)),
 }
 
 

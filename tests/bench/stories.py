@@ -84,6 +84,6 @@ ROWS = (
     passed("level1/2_even", 1, 1.005, 0.999),
     passed("level1/3_slow", 1, 0.5, 0.4),
     failed("level1/4_wrong", 1),
-    passed("level2/1_hybrid", 2, 4.0, 1.2, kind="hybrid"),
+    passed("level2/1_hybrid", 2, 4.0, 1.2, kind="hybrid", library_share=0.4),
     failed("level2/2_crashed", 2, "crashed", "was ended by SIGSEGV"),
 )

@@ -84,6 +84,7 @@ def test_report_tells_what_was_run_and_what_came_of_it() -> None:
         "faster than the fastest baseline",
         "2 faster, 1 slower, 1 within doubt",
         "level2/1_hybrid",
+        "hybrid (40% library)",
     ):
         assert part in text
     assert "estimate from" not in text

@@ -114,6 +114,8 @@ def test_the_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert len(bench.record.sessions) == 4
     with pytest.raises(SettingsError, match="holds another run"):
         run(tmp_path, budget=1.0)
+    with pytest.raises(SettingsError, match="holds another run"):
+        run(tmp_path, hybrid=True)
 
 
 class Clock:

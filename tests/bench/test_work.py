@@ -19,7 +19,7 @@ from warpsmith.bench.row import NOT_COMPARED, Row, decode_row
 from warpsmith.errors import MachineError, NothingPassed, SettingsError, TaskError, UnsupportedOperator
 from warpsmith.evolve import CandidateJudged, CandidateLost, Observer, TaskLoaded
 from warpsmith.optimize import Result
-from warpsmith.records import Baseline, Judged, Launch, Plan, Program, Timing
+from warpsmith.records import Baseline, Call, Judged, Launch, Plan, Program, Timing, View
 from warpsmith.settings import Settings, load_settings
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -174,8 +174,9 @@ def test_what_a_reader_must_know_of_the_task_is_a_mark(monkeypatch: pytest.Monke
 
 def test_a_step_that_is_no_launch_makes_a_program_hybrid() -> None:
     launch = Launch("k", ("1",), ("32",), ("out",))
+    call = Call("aten.mm", (View("x"), View("y")), View("out"))
     assert work.kind_of(Program("", Plan((), (), (), (launch,)))) == "pure"
-    assert work.kind_of(Program("", Plan((), (), (), (launch, "aten.mm")))) == "hybrid"  # type: ignore[arg-type]
+    assert work.kind_of(Program("", Plan((), (), (), (launch,), calls=(call,)))) == "hybrid"
 
 
 def test_an_order_comes_back(order: Order) -> None:

@@ -21,7 +21,7 @@ _RELATIVE = {"approx_tanh": 2**-10.9}
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     builder = Builder(tmp_path_factory.mktemp("cache"))
-    built = builder.build(Program(cases.SOURCE.read_text(), Plan((), (), (), ())), {}, "sm_90")
+    built = builder.build(Program(cases.SOURCE.read_text(), Plan((), (), (), ())), {}, "sm_90a")
     builder.close()
     assert built.ok, built.diagnostics
     return built

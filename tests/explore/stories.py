@@ -19,7 +19,7 @@ from warpsmith.evolve.events import (
     TaskLoaded,
 )
 from warpsmith.explore import Outcome
-from warpsmith.records import Judged, Stage, Timing
+from warpsmith.records import Call, Judged, Stage, Timing, View
 
 
 def _judged(variant: int, seconds: float | None, **lineage: object) -> Judged:
@@ -40,6 +40,15 @@ NOT_BUILT = Judged(NOT_BUILT_CANDIDATE, failed(NOT_BUILT_CANDIDATE, "compile_err
 
 OUTCOME = Outcome(TASK, BOUND, WINNER, HISTORY, (FIRST, SECOND, CROSS, WINNER), "H200", "time is up (60 s)")
 NOTHING = Outcome(TASK, BOUND, None, (WRONG, NOT_BUILT), (), "H200", "interrupted")
+
+
+def hybrid(judged: Judged, share: float | None) -> Judged:
+    """The same, with a library call that takes a share of the time."""
+    program = judged.candidate.program
+    call = Call("aten.mm", (View("x"), View("x")), View("out"))
+    calling = replace(program, plan=replace(program.plan, calls=(call,)))
+    candidate = replace(judged.candidate, program=calling)
+    return Judged(candidate, replace(judged.verdict, candidate_key=candidate.key, library_share=share))
 
 
 def measured(judged: Judged) -> Judged:

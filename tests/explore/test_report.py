@@ -7,7 +7,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
-from tests.explore.stories import HISTORY, NOTHING, OUTCOME, WINNER, measured
+from tests.explore.stories import HISTORY, NOTHING, OUTCOME, WINNER, hybrid, measured
 from warpsmith.explore import render_report
 from warpsmith.records import Judged, Program
 
@@ -84,6 +84,15 @@ def test_report_tells_everything_of_the_winner() -> None:
         "stopped: time is up (60 s)",
     ):
         assert part in text
+
+
+def test_report_says_who_does_the_work() -> None:
+    """Library code is never passed off as ours, and a share that nobody knows is not made up."""
+    assert "20.0 ns estimated for H200 pure" in Page(render_report(OUTCOME)).text
+    half = Page(render_report(replace(OUTCOME, best=hybrid(WINNER, 0.5)))).text
+    assert "hybrid, 50% of the time in library code" in half and "[[call]]" in half
+    unknown = Page(render_report(replace(OUTCOME, best=hybrid(WINNER, None)))).text
+    assert "20.0 ns estimated for H200 hybrid 70%" in unknown or "hybrid speed of light" in unknown
 
 
 def test_report_on_nothing_says_why() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
 
-from tests.explore.stories import HISTORY, NOTHING, OUTCOME, WINNER, WRONG, measured
+from tests.explore.stories import HISTORY, NOTHING, OUTCOME, WINNER, WRONG, hybrid, measured
 from tests.samples import TASK
 from warpsmith.archive import Archive
 from warpsmith.errors import ArchiveError
@@ -44,6 +45,11 @@ def test_summary_says_what_happened_in_each_stage_and_where_results_lie(tmp_path
     for file in ("kernel.cu", "plan.toml", "functional.py", "report.html", "verdict.json"):
         assert file in shown
     assert f"warpsmith archive show {TASK.key[:8]}" in shown
+
+
+def test_summary_says_that_a_library_had_a_part_in_it() -> None:
+    shown = text(render_best(replace(OUTCOME, best=hybrid(WINNER, 0.25))))
+    assert "70% of the speed of light (hybrid, 25% of the time in library code), 4.00×" in shown
 
 
 def test_summary_of_an_interrupted_run_says_how_far_it_came() -> None:

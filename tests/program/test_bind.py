@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -13,8 +14,9 @@ from warpsmith.errors import ExpressionError, ProgramError
 from warpsmith.program import bind, parse_plan
 from warpsmith.program.bind import device_properties
 from warpsmith.program.validate import DEVICE_PROPERTIES
-from warpsmith.records import BoundLaunch, BoundPlan, Launch, Plan, TensorSpec
+from warpsmith.records import BoundCall, BoundLaunch, BoundPlan, BoundView, Launch, Plan, TensorSpec
 
+Shape = tuple[int, int, int]
 H200, A100 = GPUS["H200"], GPUS["A100"]
 TENSORS = {"x": TensorSpec("x", (48, 1000), "float32"), "out": TensorSpec("out", (48, 1000), "float32")}
 FULL = """
@@ -173,3 +175,99 @@ def test_whatever_the_shape_the_grid_covers_it_or_is_refused(rows: int, cols: in
         grid_x, grid_y, _ = bound.launches[0].grid
         assert grid_x * 32 >= cols > (grid_x - 1) * 32
         assert grid_y == rows
+
+
+# ------------------------------------------------------------------------------------------------------- library calls
+
+MATRICES = {
+    "a": TensorSpec("a", (4, 6), "float32"),
+    "b": TensorSpec("b", (6, 3), "float32"),
+    "out": TensorSpec("out", (4, 3), "float32"),
+    "image": TensorSpec("image", (2, 4, 9, 9), "float32"),
+    "filter": TensorSpec("filter", (8, 2, 3, 3), "float32"),
+    "half": TensorSpec("half", (6, 3), "float16"),
+    "count": TensorSpec("count", (6, 3), "int32"),
+}
+PRODUCT = '[[call]]\nop = "aten.mm"\nargs = ["a", "b"]\nout = "out"\n'
+WINDOWS = '[[call]]\nop = "aten.convolution"\nargs = ["image", "filter"]\nout = "result"\noptions = { groups = 2 }\n'
+
+
+def calls_of(text: str, shape: str = "[2, 8, 7, 7]") -> tuple[BoundCall, ...]:
+    buffer = f'[buffers.result]\nshape = {shape}\ndtype = "float32"\n'
+    return bind(parse_plan(buffer + text), MATRICES, {}, H200).calls
+
+
+def test_a_call_is_bound_with_shapes_strides_and_every_option() -> None:
+    (times,) = calls_of(PRODUCT.replace('"a", ', '{ tensor = "image", shape = ["a.shape[0]", 6], offset = "1 + 1" }, '))
+    assert times.args == (BoundView("image", (4, 6), (6, 1), 2), BoundView("b", (6, 3), (3, 1), 0))
+    assert times.dtype == "float32" and times.options == ()
+    (convolution,) = calls_of(WINDOWS)
+    assert dict(convolution.options) == {
+        "stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "transposed": (0,), "output_padding": (0, 0), "groups": (2,)
+    }  # fmt: skip
+    assert convolution.tf32 and not times.tf32
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"b"', '"c"', "args[1]: unknown tensor 'c'"),
+        ('"b"', '"a"', "cannot multiply [4, 6] by [4, 6]"),
+        ('"b"', '"image"', "takes matrices of 2 dimensions, not [4, 6] and [2, 4, 9, 9]"),
+        ('"b"', '"half"', "the tensors of a call are of one dtype, but a is float32, half is float16"),
+        ('"a", "b"', '"count", "count"', "the tensors of a call are of one dtype, but count is int32"),
+        ('"b"', '{ tensor = "b", shape = [6, 4] }', "args[1]: the view ends at element 23 of b, which has 18 elements"),
+        ('"b"', '{ tensor = "b", shape = [6, 3], offset = 1 }', "ends at element 18 of b"),
+        ('"b"', '{ tensor = "b", shape = [6, 3], strides = [3, -1] }', "strides is [3, -1]; nothing may be negative"),
+        ('"b"', '{ tensor = "b", shape = [6, "rows"] }', "args[1]: shape[1]: unknown name 'rows'"),
+        ('out = "out"', 'out = "b"', "reads b and writes it"),
+        ('out = "out"', 'out = "a"', "reads a and writes it"),
+        ('out = "out"', 'out = { tensor = "out", shape = [4, 3], strides = [1, 1] }', "lie in one place of out"),
+        ('out = "out"', 'out = { tensor = "out", shape = [4, 3], strides = [0, 1] }', "lie in one place of out"),
+        ('out = "out"', 'out = { tensor = "out", shape = [3, 4] }', "out has shape [3, 4], but the result is [4, 3]"),
+        ("aten.mm", "aten.bmm", "takes matrices of 3 dimensions"),
+        ('"aten.mm"\nargs = [', '"aten.addmm"\nargs = ["b", ', "cannot add [6, 3] to a product of shape [4, 3]"),
+    ],
+)
+def test_calls_that_do_not_fit_are_refused(old: str, new: str, message: str) -> None:
+    """Nothing can be read or written through a view that reaches out of its tensor, or is its own input."""
+    assert old in PRODUCT
+    with pytest.raises(ProgramError) as caught:
+        calls_of(PRODUCT.replace(old, new, 1))
+    assert str(caught.value).startswith("call 1 (aten.") and message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("groups = 1", "weights [8, 2, 3, 3] in 1 groups do not fit images [2, 4, 9, 9]"),
+        ("groups = 0", "in 0 groups"),
+        ("groups = 2, stride = 0", "stride is [0]; it needs 1 or 2 numbers, each at least 1"),
+        ("groups = 2, padding = [1, 1, 1]", "padding is [1, 1, 1]; it needs 1 or 2 numbers"),
+        ("groups = 2, padding = -1", "padding is [-1]"),
+        ("groups = 2, dilation = 5", "images [2, 4, 9, 9] are too small for windows [3, 3]"),
+        ("groups = [2, 2]", "groups is [2, 2]; it is one number"),
+        ("transposed = 2", "transposed is 2; it is 0 or 1"),
+        ("groups = 2, output_padding = 1", "output_padding goes with transposed = 1"),
+        ("groups = 2, padding = 1", "out has shape [2, 8, 7, 7], but the result is [2, 8, 9, 9]"),
+    ],
+)
+def test_options_of_a_convolution_that_do_not_fit_are_refused(options: str, message: str) -> None:
+    with pytest.raises(ProgramError) as caught:
+        calls_of(WINDOWS.replace("groups = 2", options))
+    assert message in str(caught.value)
+
+
+@given(st.tuples(*[st.integers(1, 4)] * 3), st.tuples(*[st.integers(0, 9)] * 3), st.integers(0, 5))
+def test_a_view_is_let_through_exactly_if_it_stays_inside(shape: Shape, strides: Shape, offset: int) -> None:
+    """All places that the view names, one by one, against the 18 elements that there are."""
+    places = [offset + sum(i * s for i, s in zip(index, strides)) for index in product(*map(range, shape))]
+    view = f'{{ tensor = "b", shape = {list(shape)}, strides = {list(strides)}, offset = {offset} }}'
+    ones = f'{{ tensor = "ones", shape = {[shape[0], shape[2], shape[2]]} }}'
+    text = '[buffers.ones]\nshape = [64]\ndtype = "float32"\n'
+    text += f'[[call]]\nop = "aten.bmm"\nargs = [{view}, {ones}]\nout = "result"\n'
+    if max(places) < 18:
+        assert calls_of(text, str(list(shape)))[0].args[0].offset == offset
+    else:
+        with pytest.raises(ProgramError, match=f"the view ends at element {max(places)} of b"):
+            calls_of(text, str(list(shape)))

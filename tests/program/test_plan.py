@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from warpsmith.errors import ExpressionError, ProgramError
 from warpsmith.program import FLAGS, format_plan, parse_plan, read_program, write_program
-from warpsmith.records import DTYPE_BYTES, Buffer, Launch, Plan, Program
+from warpsmith.program.library import LIBRARY
+from warpsmith.records import DTYPE_BYTES, Buffer, Call, Launch, Plan, Program, View
 
 SOFTMAX = """
 [symbols]
@@ -65,6 +66,63 @@ def test_integers_may_be_written_bare_and_every_option_is_read() -> None:
     assert plan == Plan((), (), (), (launch,), ("--use_fast_math",))
 
 
+HYBRID = """
+[buffers.sums]
+shape = ["x.shape[0]", 64]
+dtype = "float32"
+
+[[launch]]
+kernel = "first"
+grid = [1]
+block = [32]
+args = ["x"]
+
+[[call]]
+op = "aten.mm"
+after = 1
+args = ["x", { tensor = "w", shape = ["x.shape[1]", 64], strides = [1, "x.shape[1]"], offset = 8 }]
+out = "sums"
+
+[[call]]
+op = "aten.convolution"
+after = 1
+args = ["image", "filter"]
+out = "out"
+options = { stride = 2, padding = [1, "1 + 1"] }
+"""
+
+
+def test_a_call_is_read_whole_and_stands_where_it_says() -> None:
+    plan = parse_plan(HYBRID)
+    product, convolution = plan.calls
+    assert product == Call(
+        "aten.mm",
+        (View("x"), View("w", ("x.shape[1]", "64"), ("1", "x.shape[1]"), "8")),
+        View("sums"),
+        after=1,
+    )
+    assert convolution.options == (("stride", ("2",)), ("padding", ("1", "1 + 1")))
+    assert not plan.pure and plan.steps == (plan.launches[0], product, convolution)
+
+
+def test_steps_run_in_the_order_of_their_places() -> None:
+    launches = tuple(Launch(f"k{number}", ("1",), ("1",), ()) for number in range(3))
+    calls = tuple(Call("aten.mm", (View("a"), View(name)), View("c"), after=at) for name, at in
+                  (("first", 0), ("second", 0), ("third", 2), ("last", 3)))  # fmt: skip
+    steps = Plan((), (), (), launches, calls=calls).steps
+    assert [step.kernel if isinstance(step, Launch) else step.args[1].tensor for step in steps] == [
+        "first", "second", "k0", "k1", "third", "k2", "last",
+    ]  # fmt: skip
+
+
+def test_keys_of_pure_programs_are_those_from_before_there_were_calls() -> None:
+    """An archive that was written earlier knows its programs by these keys."""
+    plan = parse_plan(SOFTMAX)
+    assert Program("// code", plan).key == "da812177b7d4f7e2"
+    call = Call("aten.mm", (View("x"), View("y")), View("out"))
+    assert Program("// code", replace(plan, calls=(call,))).key != "da812177b7d4f7e2"
+
+
 # Two underscores in a row are reserved in C++.
 names = st.from_regex(r"[a-z]([a-z0-9]|_[a-z0-9]){0,4}[0-9]", fullmatch=True)
 texts = st.one_of(
@@ -75,6 +133,31 @@ texts = st.one_of(
 
 def tuples(elements: st.SearchStrategy[str], least: int, most: int) -> st.SearchStrategy[tuple[str, ...]]:
     return st.lists(elements, min_size=least, max_size=most).map(tuple)
+
+
+views = st.one_of(
+    st.builds(View, names),
+    st.integers(1, 3).flatmap(
+        lambda rank: st.builds(
+            View,
+            names,
+            tuples(texts, rank, rank),
+            st.one_of(st.just(()), tuples(texts, rank, rank)),
+            texts,
+        )
+    ),
+)
+
+
+@st.composite
+def calls(draw: st.DrawFn, after: int) -> Call:
+    op = draw(st.sampled_from(sorted(LIBRARY)))
+    operator = LIBRARY[op]
+    most = len(operator.tensors)
+    args = draw(st.lists(views, min_size=most - operator.optional, max_size=most))
+    chosen = draw(st.lists(st.sampled_from(sorted(operator.options) or ["none"]), unique=True, max_size=3))
+    options = tuple((name, draw(tuples(texts, 1, 3))) for name in chosen if name in operator.options)
+    return Call(op, tuple(args), draw(views), options, after)
 
 
 @st.composite
@@ -94,14 +177,17 @@ def plans(draw: st.DrawFn) -> Plan:
         max_registers=st.one_of(st.none(), st.integers(16, 255)),
     )
     flags = draw(st.lists(st.sampled_from(FLAGS), max_size=3, unique_by=lambda flag: flag.split("=")[0]))
+    launches = tuple(draw(st.lists(launch, max_size=3)))
+    places = draw(st.lists(st.integers(0, len(launches)), min_size=not launches, max_size=3))
     return Plan(
         symbols=tuple((name, draw(texts)) for name in symbols),
         tunables=tuple((name, draw(values)) for name in tunables),
         buffers=tuple(
             Buffer(name, draw(tuples(texts, 0, 3)), draw(st.sampled_from(sorted(DTYPE_BYTES)))) for name in buffers
         ),
-        launches=tuple(draw(st.lists(launch, min_size=1, max_size=3))),
+        launches=launches,
         flags=tuple(flags),
+        calls=tuple(draw(calls(after)) for after in sorted(places)),
     )
 
 
@@ -122,7 +208,6 @@ def test_arbitrary_text_raises_nothing_but_program_errors(text: str) -> None:
     ("old", "new", "message"),
     [
         ("[[launch]]", "[[lunch]]", "unknown table or key 'lunch'; did you mean 'launch'?"),
-        ("[[launch]]", '[[call]]\nop = "aten.mm"\n[[launch]]', "unknown table or key 'call'"),
         ("grid   =", "gird   =", "launch 1: unknown key 'gird'; did you mean 'grid'?"),
         ('dtype = "float32"', 'dtype = "float32"\nalign = 16', "buffers.partial: unknown key 'align'"),
         ('dtype = "float32"', "", "buffers.partial: 'dtype' is missing"),
@@ -161,6 +246,40 @@ def test_mistakes_are_named_with_their_place(old: str, new: str, message: str) -
     assert old in SOFTMAX
     with pytest.raises(ProgramError) as caught:
         parse_plan(SOFTMAX.replace(old, new, 1))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            '"aten.mm"',
+            '"aten.nonzero"',
+            "call 1 (aten.nonzero): 'aten.nonzero' may not be called; known: aten.addmm,",
+        ),
+        ('"aten.mm"', '"aten.bm"', "call 1 (aten.bm): 'aten.bm' may not be called; did you mean 'aten.bmm'?"),
+        ('"aten.mm"', '"aten.addmm"', "call 1 (aten.addmm): 2 tensors in args; aten.addmm takes self, mat1, mat2"),
+        ('"aten.convolution"\n', '"aten.convolution"\nout_ = "y"\n', "call 2: unknown key 'out_'; did you mean 'out'?"),
+        ("offset = 8", "offest = 8", "call 1: args[1]: unknown key 'offest'; did you mean 'offset'?"),
+        ('tensor = "w", ', "", "call 1: args[1]: 'tensor' is missing"),
+        ('out = "sums"', "", "call 1: 'out' is missing"),
+        ('out = "sums"', "out = 7", "call 1: out: must be the name of a tensor, or a table with 'tensor' and 'shape'"),
+        ('out = "sums"', 'out = "a b"', "call 1 (aten.mm): out: 'a b' is not the name of a tensor or buffer"),
+        ('strides = [1, "x.shape[1]"]', "strides = [1]", "args[1]: 1 strides for a shape of 2 dimensions"),
+        ('{ tensor = "w"', '{ tensor = "w" }, { tensor = "w"', "call 1 (aten.mm): 3 tensors in args"),
+        ("stride = 2", "strid = 2", "aten.convolution has no option 'strid'; did you mean 'stride'?"),
+        ("stride = 2", "stride = []", "options.stride must be given once, with at least one number"),
+        ("stride = 2", "stride = 2.0", "call 2: options.stride[0]: must be text, or an integer"),
+        ("stride = 2", 'stride = "2 /"', "call 2 (aten.convolution): options.stride[0]: '/' is not defined"),
+        ("after = 1", "after = 2", "call 1 (aten.mm): after = 2, but the plan has 1 launches"),
+        ("after = 1", "after = -1", "call 1 (aten.mm): after = -1"),
+        ('"aten.convolution"\nafter = 1', '"aten.convolution"', "the call before it stands after launch 1"),
+    ],
+)
+def test_mistakes_in_calls_are_named_with_their_place(old: str, new: str, message: str) -> None:
+    assert old in HYBRID
+    with pytest.raises(ProgramError) as caught:
+        parse_plan(HYBRID.replace(old, new, 1))
     assert message in str(caught.value)
 
 

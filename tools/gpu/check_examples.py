@@ -30,7 +30,7 @@ def programs(task: object, spec: object, count: int) -> list:
 
 def check(task: object, proposal: object, builder: Builder, spec: object, expected: dict, inputs: dict) -> dict:
     """Build, run and time one program; the error is relative to the largest expected magnitude."""
-    build = builder.build(proposal.program, dict(proposal.tunables), "sm_90")
+    build = builder.build(proposal.program, dict(proposal.tunables), target(spec))
     if not build.ok:
         return {"status": "build", "message": build.diagnostics[0].message if build.diagnostics else ""}
     tensors = {s.name: s for s in (*task.graph.arguments, *task.graph.results)}

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=cases.RECORDED)
     options = parser.parse_args()
     builder = Builder(tempfile.mkdtemp())
-    build = builder.build(Program(cases.SOURCE.read_text(), Plan((), (), (), ())), {}, "sm_90")
+    build = builder.build(Program(cases.SOURCE.read_text(), Plan((), (), (), ())), {}, "sm_90a")
     builder.close()
     if not build.ok:
         raise SystemExit("\n".join(f"{d.line}: {d.message}" for d in build.diagnostics))

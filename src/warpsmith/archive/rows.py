@@ -62,3 +62,34 @@ class Standing:
     best_seconds: float | None
     source: str | None
     last_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Precedent:
+    """A program that passed for a task with operators in common, as far as it can teach something about another task.
+
+    `recipe` is the genome of its author as JSON text, `tunables` what it was judged with. `seconds` is its time on
+    `device`; it says how good the program is among those for its own task, and nothing about any other.
+    """
+
+    task_key: str
+    task_name: str
+    graph: Graph
+    candidate_key: str
+    device: str
+    seconds: float
+    recipe: str
+    tunables: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A candidate that was faster than all before it.
+
+    `spent` is in seconds of search until its verdict was there, over all runs on the task; `seconds` the median time
+    of a call.
+    """
+
+    spent: float
+    seconds: float
+    candidate_key: str

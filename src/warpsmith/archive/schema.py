@@ -2,10 +2,11 @@
 
     tasks ──< runs ──< proposals >── candidates >── programs
                   └─< verdicts  >──┘
-                  └─< events
+        ├──< kin  └─< events
 
 A candidate stands once, by its key, and so does a program; a proposal says who came up with a candidate, each time
-somebody did. Columns hold what is searched; `document` holds a whole record as canonical JSON (see `codec`).
+somebody did. `kin` says which operators a task has, so that those that are alike are found. Columns hold what is
+searched; `document` holds a whole record as canonical JSON (see `codec`).
 """
 
 from __future__ import annotations
@@ -80,6 +81,16 @@ runs = Table(
     Column("warpsmith_version", Text, nullable=False),
     Column("started_at", UtcDateTime, nullable=False),
     Index("runs_by_task", "task_key"),
+)
+
+kin = Table(
+    "kin",
+    metadata,
+    Column("task_key", _KEY, ForeignKey("tasks.key"), primary_key=True),
+    Column("operator", Text, primary_key=True),
+    Column("operators", Integer, nullable=False),
+    Column("elements", Float(53), nullable=False),
+    Index("kin_by_operator", "operator"),
 )
 
 programs = Table(

@@ -13,12 +13,12 @@ from sqlalchemy import Connection, Engine, Row, Select, Table, func, insert, sel
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from warpsmith.archive import queries, schema
+from warpsmith.archive import course, kin, queries, schema
 from warpsmith.archive.codec import decode, dumps, encode
 from warpsmith.archive.connection import connect, in_a_line, writing
-from warpsmith.archive.rows import ArchivedTask, Event, Run, Standing
+from warpsmith.archive.rows import ArchivedTask, Event, Precedent, Run, Standing, Step
 from warpsmith.errors import ArchiveError
-from warpsmith.records import Candidate, Judged, Task, Verdict
+from warpsmith.records import Candidate, Graph, Judged, Task, Verdict
 from warpsmith.version import own_version
 
 
@@ -67,6 +67,8 @@ class Archive:
                 module_inputs=task.module_inputs,
                 added_at=_now(),
             )
+            for row in kin.kin_rows(task.key, task.graph):
+                _insert_once(connection, schema.kin, ("task_key", "operator"), **row)
 
     def start_run(self, task: Task, settings_json: str) -> int:
         """Add the task and a run on it; return the run's number. `settings_json` holds the settings as JSON text."""
@@ -190,15 +192,17 @@ class Archive:
         return found[key]
 
     def lineage(self, candidate_key: str) -> list[Judged]:
-        """Return a candidate after all its ancestors, in the order in which they were first proposed.
+        """Return a candidate after all its ancestors for its task, in the order in which they were first proposed.
 
-        Each comes with its latest verdict; one that was never judged is left out. Raises ArchiveError if there is no
-        such candidate.
+        Each comes with its latest verdict; one that was never judged is left out. A parent for another task, from which
+        a recipe was carried over, has times that compare with nothing here: with it the lineage ends. Raises
+        ArchiveError if there is no such candidate.
         """
-        found = {candidate_key: self.candidate(candidate_key)}
+        last = self.candidate(candidate_key)
+        found = {candidate_key: last}
         frontier = set(found[candidate_key].lineage.parents)
         while frontier:
-            ancestors = self._candidates(frontier)
+            ancestors = {k: c for k, c in self._candidates(frontier).items() if c.task_key == last.task_key}
             found |= ancestors
             frontier = {parent for each in ancestors.values() for parent in each.lineage.parents} - set(found)
         table = schema.verdicts
@@ -250,6 +254,28 @@ class Archive:
         """Return what happened in a run, in order."""
         query = select(schema.events).where(schema.events.c.run_id == run).order_by(schema.events.c.id)
         return [Event(row.run_id, row.kind, json.loads(row.data), row.added_at) for row in self._rows(query)]
+
+    def precedents(self, graph: Graph, nearness: kin.Nearness) -> list[Precedent]:
+        """Return fast programs with recipes for the tasks whose graphs are most like this one, the likest task first.
+
+        `nearness` says how much a device matters; those of nearness 0 are passed over. What is read is bounded: see
+        `kin`.
+        """
+        found: list[Precedent] = []
+        for like in self._rows(kin.kindred_query(graph)):
+            devices = [row.device for row in self._rows(kin.devices_query(like.task_key))]
+            graphs = self._rows(select(schema.tasks.c.graph).where(schema.tasks.c.key == like.task_key))
+            theirs = decode(Graph, graphs[0].graph)
+            for device in kin.nearest(devices, nearness):
+                rows = self._rows(kin.fastest_query(like.task_key, device))
+                found += kin.read_precedents(rows, like.task_key, theirs)
+        return found
+
+    def course(self, task_key: str, device: str) -> tuple[Step, ...]:
+        """Return how the best time of a task came down, against the seconds spent on it in all runs on this device."""
+        began = self._rows(course.began_query(task_key))
+        after = {row.run_id: float(json.loads(row.data)["after"]) for row in began}
+        return course.steps(self._rows(course.course_query(task_key, device)), after)
 
     # --------------------------------------------------------------------------------------------------------- find
 
@@ -317,10 +343,10 @@ def _insert(connection: Connection, table: Table, **values: Any) -> int:
     return int(key[0])
 
 
-def _insert_once(connection: Connection, table: Table, **values: Any) -> None:
+def _insert_once(connection: Connection, table: Table, unique: Sequence[str] = ("key",), **values: Any) -> None:
     """Insert a row unless one with its key is there, which then says the same: the key is the hash of the content."""
     dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    connection.execute(dialect.insert(table).values(**values).on_conflict_do_nothing(index_elements=["key"]))
+    connection.execute(dialect.insert(table).values(**values).on_conflict_do_nothing(index_elements=list(unique)))
 
 
 def _now() -> datetime:

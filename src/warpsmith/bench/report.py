@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import warpsmith.explore
 from warpsmith.bench import drawings
+from warpsmith.bench.budgets import budgets
 from warpsmith.bench.contrast import Contrast
 from warpsmith.bench.folder import Bench, load_bench
 from warpsmith.bench.row import Row
@@ -44,6 +45,7 @@ def render_bench_of(bench: Bench) -> str:
             speedups=[(name, drawings.draw_speedups(rows, name)) for name in compared],
             shares=[(source, drawn) for source in SOURCES if (drawn := drawings.draw_shares(rows, source))],
             sources=[source for source in SOURCES if any(row.timing == source for row in rows)],
+            reached=budgets(rows),
             failures=[row for row in rows if not row.passed],
             remarks=[row for row in rows if row.passed and (row.marks or row.message)],
         )

@@ -44,10 +44,12 @@ class Row:
     `status`: `passed`; `wrong`, nothing passed the judge; `unsupported`, an operator that no author can lower;
     `task_error`, the file cannot be used; `machine_error`; `timeout`, no verdict or no answer in the time there was;
     `crashed`, the process ended without an answer.
-    `kind` is `pure` where our kernels do all of the work, `hybrid` where a library does a part. `seconds` is the median
+    `kind` is `pure` where our kernels do all of the work, `hybrid` where a library does a part, `library_share` what
+    share of the time that part takes, where it is known. `seconds` is the median
     of one call with its 95 % interval, `bound` the speed of light in seconds; `timing` says whether they belong to a
     measurement on `device` or to an estimate for it. `judged` counts candidates, `first_pass` and `spent` are seconds
-    since the start. `marks` are remarks that a reader must know of. `fingerprint` is that of the run's settings.
+    since the start; `course` pairs seconds of search with the best seconds of a call that were known then, at each
+    improvement. `marks` are remarks that a reader must know of. `fingerprint` is that of the run's settings.
     """
 
     name: str
@@ -70,6 +72,8 @@ class Row:
     judged: int = 0
     first_pass: float | None = None
     marks: tuple[str, ...] = ()
+    course: tuple[tuple[float, float], ...] = ()
+    library_share: float | None = None
 
     def __post_init__(self) -> None:
         passed = (self.seconds, self.interval, self.timing, self.kind)

@@ -20,7 +20,7 @@ from warpsmith.settings import Settings
 GRACE = 600.0
 """Seconds that a task may take beyond its budget: loading, the last generation, measuring the baselines."""
 
-_RECORDED = ("seed", "budget", "max_candidates", "judge_limit", "target_fraction", "workers")
+_RECORDED = ("hybrid", "seed", "budget", "max_candidates", "judge_limit", "target_fraction", "workers")
 """The settings that change what a run finds. Where it is kept changes nothing."""
 
 

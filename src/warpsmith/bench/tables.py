@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from warpsmith.bench.budgets import Reached, budgets
 from warpsmith.bench.contrast import Contrast, Pair
 from warpsmith.bench.folder import Bench
 from warpsmith.bench.scores import THRESHOLDS, Against, Score, scores
@@ -30,6 +31,8 @@ def render_scores(bench: Bench, folder: str | Path | None = None) -> RenderableT
         parts += [Text(), _speed(found), Text(), _fast(found), Text(_OVER, style="dim")]
     else:
         parts += [Text(), Text("Nothing was compared with a baseline.", style="dim")]
+    if reached := budgets(bench.rows):
+        parts += [Text(), _budgets(reached), Text(_BOUGHT, style="dim")]
     if bench.missing:
         parts += [Text(f"{len(bench.missing)} of {len(bench.record.tasks)} tasks have not been run.", style="yellow")]
     if folder is not None:
@@ -41,6 +44,16 @@ _OVER = (
     "faster: beyond doubt, of the correct tasks (of all). mean: geometric, over the correct tasks compared. "
     "fast_p: share of all tasks that are correct and more than p times faster."
 )
+
+_BOUGHT = "slower: geometric mean of the best time then to the best at the end, over the tasks that had a program then."
+
+
+def _budgets(reached: Sequence[Reached]) -> Table:
+    table = _table("seconds spent", ("tasks with a program", "slower than their best"))
+    for each in reached:
+        slower = _NONE if each.slower is None else f"{each.slower:.2f}×"
+        table.add_row(f"{each.mark:g}", f"{each.had} of {each.of}", slower)
+    return table
 
 
 def _headline(bench: Bench, found: Sequence[Score]) -> Text:

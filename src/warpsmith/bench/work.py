@@ -27,7 +27,7 @@ from warpsmith.evolve import CandidateJudged, Event
 from warpsmith.explore import Tally
 from warpsmith.explore.words import duration
 from warpsmith.optimize import Result, optimize
-from warpsmith.records import Baseline, Comparison, Launch, Program
+from warpsmith.records import Baseline, Comparison, Program
 from warpsmith.settings import Settings
 
 Compare = Callable[[Result, Settings], tuple[tuple[Baseline, ...], tuple[Comparison, ...]]]
@@ -62,8 +62,8 @@ def dependence(result: Result) -> tuple[str, ...]:
 
 
 def kind_of(program: Program) -> Kind:
-    """Say who does the work: our kernels alone, or library calls as well. A step that is no launch is such a call."""
-    return "pure" if all(isinstance(step, Launch) for step in program.plan.launches) else "hybrid"
+    """Say who does the work: our kernels alone, or library calls as well."""
+    return "pure" if program.plan.pure else "hybrid"
 
 
 def work(order: Order, tell: Tell, compare: Compare = no_comparison, examine: Examine = dependence) -> Row:
@@ -165,6 +165,7 @@ def _passed(order: Order, watch: _Watch, result: Result) -> Row:
         number=order.number,
         message="ended early" if result.interrupted else "",
         kind=kind_of(result.best.candidate.program),
+        library_share=result.best.verdict.library_share,
         seconds=timing.median,
         interval=timing.interval,
         timing=timing.source,
@@ -172,6 +173,7 @@ def _passed(order: Order, watch: _Watch, result: Result) -> Row:
         judged=watch.tally.judged,
         first_pass=watch.first_pass,
         marks=marks,
+        course=tuple((round(step.spent, 3), step.seconds) for step in result.course),
     )
 
 

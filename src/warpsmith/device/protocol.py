@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     import torch
 
 
+def target(spec: GpuSpec) -> str:
+    """Return what to compile for: `sm_89`, or `sm_90a`, which has the instructions of one architecture, as `wgmma`."""
+    major, minor = spec.compute_capability
+    return f"sm_{major}{minor}a" if major >= 9 else f"sm_{major}{minor}"
+
+
 class Device(Protocol):
     """Runs built programs. The simulator is one; a GPU behind the CUDA driver is another."""
 
@@ -22,7 +28,7 @@ class Device(Protocol):
 
     @property
     def architecture(self) -> str:
-        """What to compile for, such as `sm_90`."""
+        """What to compile for, such as `sm_90a`."""
         ...
 
     @property

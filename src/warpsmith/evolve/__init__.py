@@ -22,11 +22,12 @@ from warpsmith.evolve.journal import Journal
 from warpsmith.evolve.ledger import Ledger
 from warpsmith.evolve.lessons import Lesson, Lessons
 from warpsmith.evolve.loop import Evolution
-from warpsmith.evolve.operators import SEARCH, arms_of
+from warpsmith.evolve.operators import INHERITED, SEARCH, arms_of
 from warpsmith.evolve.population import Population
 from warpsmith.evolve.stop import Standing, StopCondition, any_of, money, near_bound
 
 __all__ = [
+    "INHERITED",
     "SEARCH",
     "Arm",
     "Bandit",

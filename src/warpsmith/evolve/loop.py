@@ -3,6 +3,9 @@
 Choices are made for a generation at a time, before any of its answers is known, and verdicts are folded in the order
 in which they were asked for. So the same seed on the same archive makes the same choices, however many workers judge
 and whoever is quicker. Only the clock can end a search at another candidate.
+
+What the archive knows of similar tasks comes in as `inherited` candidates. They are the first to be judged, beside what
+the authors think best, and have no other privilege: each is judged like any other.
 """
 
 from __future__ import annotations
@@ -22,15 +25,18 @@ from warpsmith.evolve.generation import Problem, Workshop
 from warpsmith.evolve.journal import Journal
 from warpsmith.evolve.ledger import Ledger
 from warpsmith.evolve.lessons import Lessons
-from warpsmith.evolve.operators import SEARCH, Slot, arms_of, seed_of, tuned_candidate
+from warpsmith.evolve.operators import INHERITED, SEARCH, Slot, arms_of, ready_slot, seed_of, tuned_candidate
 from warpsmith.evolve.population import Population, draw_by_rank
-from warpsmith.records import Judged
+from warpsmith.records import Candidate, Judged
 
 TRANSLATION_ROUNDS = 3
 """Generations of first proposals before a task counts as one that no author can translate."""
 
 TUNING_SHARE = 3
 """One slot in so many is kept for tunables while any program is owed a trial; the bandit decides on the others."""
+
+INHERITED_SHARE = 2
+"""At most one slot in so many of a generation goes to what was inherited."""
 
 BARREN = 3
 """Generations in a row without a new candidate after which there is nothing left to find."""
@@ -40,7 +46,7 @@ LOSSES = 3
 
 
 class Evolution:
-    """One search for one task. Call `resume`, then `translate`, then `run`; the latter two can be cancelled.
+    """One search for one task. Call `resume`, perhaps `inherit`, then `translate` and `run`, which can be cancelled.
 
     `judging` is how many candidates the executor judges at once; it changes nothing but the speed. `stop_when` is
     asked besides the limits of the dial. `arms` replaces the operators on offer, for comparisons. `started` is the
@@ -91,6 +97,8 @@ class Evolution:
         self._stale = 0
         self._barren = 0
         self._losses = 0
+        self._inherited: list[Candidate] = []
+        self._taken: set[str] = set()
 
     # ------------------------------------------------------------------------------------------------ the three phases
 
@@ -105,6 +113,10 @@ class Evolution:
                 self.generation = max(self.generation, judged.candidate.lineage.generation)
                 self._fold(judged, judged.candidate.lineage.generation, cached=True)
         return len(self.population)
+
+    def inherit(self, candidates: Sequence[Candidate]) -> None:
+        """Have these candidates judged early, the first ones first; those that were judged before are passed over."""
+        self._inherited += [each for each in candidates if each.key not in self._workshop.seen]
 
     async def translate(self) -> Judged:
         """Ask for first programs until one passes; return the fastest. Raises NothingPassed where none does."""
@@ -129,20 +141,36 @@ class Evolution:
     # ----------------------------------------------------------------------------------------------------- choosing
 
     def _first_slots(self) -> list[Slot]:
-        """First programs, from all authors in turn. Seed 0 asks each for what it thinks best before it strays."""
+        """First programs, from all authors in turn. Seed 0 asks each for what it thinks best before it strays.
+
+        The most promising of what was inherited comes before, the rest of it after the first answer of each author.
+        Where nothing passed in a first round the authors come first.
+        """
         creators = [arm for arm in self._arms if arm.parents == 0]
+        heirs = self._inherited_slots()
         slots: list[Slot] = []
-        while creators and self._room(slots):
+        while creators and self._room([*heirs, *slots]):
             slots.append(self._author_slot(creators[len(slots) % len(creators)], (), 0, len(slots)))
         if not self.population:
             for slot in slots[: len(creators)]:
                 slot.seed = 0
+        lead = 0 if self.population else 1
+        return [*heirs[:lead], *slots[: len(creators)], *heirs[lead:], *slots[len(creators) :]]
+
+    def _inherited_slots(self) -> list[Slot]:
+        """The next of what was inherited."""
+        slots: list[Slot] = []
+        most = max(1, self._dial.size // INHERITED_SHARE)
+        while self._inherited and len(slots) < most and self._room(slots):
+            candidate = self._inherited.pop(0)
+            self._taken.add(candidate.key)
+            slots.append(ready_slot(INHERITED, (), candidate))
         return slots
 
     def _choose(self) -> list[Slot]:
         """Decide on a whole generation before it begins."""
         chance = random.Random(seed_of(self._seed, self.generation, len(self.population)))
-        slots: list[Slot] = []
+        slots = self._inherited_slots()
         while self._room(slots) and (arms := [arm for arm in self._arms if self._possible(arm)]):
             tuning_is_due = SEARCH in arms and len(slots) < self._dial.size // TUNING_SHARE
             arm = SEARCH if tuning_is_due else self.bandit.choose(arms, chance)
@@ -165,9 +193,7 @@ class Evolution:
         """The next tunables of a program that is owed a trial, the faster the likelier."""
         member, point = draw_by_rank(self.population.tunable(), chance)
         member.pending.add(point)
-        slot = Slot(SEARCH, (member.best,), seed=0, candidate=tuned_candidate(member.best, point, self.generation))
-        slot.answered.set()
-        return slot
+        return ready_slot(SEARCH, (member.best,), tuned_candidate(member.best, point, self.generation))
 
     def _author_slot(self, arm: Arm, parents: tuple[Judged, ...], generation: int, index: int) -> Slot:
         """A question to an author. Its price is committed here, before it is asked."""
@@ -180,14 +206,15 @@ class Evolution:
     async def _live(self, number: int, choose: Callable[[], list[Slot]]) -> None:
         """One generation: decide, carry it out, and learn from it."""
         self._tell(events.GenerationStarted(number))
-        standing = self._standing()
+        standing, submitted = self._standing(), self.ledger.submitted
         slots = choose()
 
         end = self._dial.seconds + self._dial.grace
         first_end = max(end, self._elapsed + self._dial.first)
 
         def late() -> bool:
-            return self._stop(replace(standing, elapsed=self._spent)) is not None
+            elapsed = self._elapsed if self.ledger.submitted > submitted else self._spent
+            return self._stop(replace(standing, elapsed=elapsed)) is not None
 
         def left() -> float:
             passed = any(slot.verdict is not None and slot.verdict.passed for slot in slots)
@@ -197,8 +224,11 @@ class Evolution:
             await self._workshop.carry_out(slots, number, self._fold_slot, late, left)
         finally:
             self.population.forget_pending()
+            begun = self._workshop.seen
+            waiting = [slot.candidate for slot in slots if slot.arm == INHERITED and slot.candidate is not None]
+            self._inherited[:0] = [candidate for candidate in waiting if candidate.key not in begun]
         for slot in slots:
-            if slot.answered.is_set() and not slot.folded:
+            if slot.answered.is_set() and not slot.folded and slot.arm != INHERITED:
                 self.bandit.learn(slot.arm.author, slot.arm.operator, 0.0)
 
     def _fold_slot(self, slot: Slot) -> None:
@@ -239,8 +269,14 @@ class Evolution:
 
     @property
     def _spent(self) -> float:
-        """Seconds of the budget that are spent: none before the first candidate, so that every search has one."""
-        return self._elapsed if self.ledger.submitted or self.population.best is not None else 0.0
+        """Seconds of the budget that are spent: none before the first candidate, so that every search has one.
+
+        What was inherited does not count as that one before it passes: no archive may leave a search without a program
+        that it would have found alone.
+        """
+        inherited = len(self._taken & self._workshop.seen)
+        begun = self.ledger.submitted > inherited or self.population.best is not None
+        return self._elapsed if begun else 0.0
 
     @property
     def _time_limit(self) -> float | None:

@@ -40,4 +40,6 @@ def _is_size(value: Any) -> bool:
 def _structure(plan: Plan) -> str:
     """What the plan launches in which order, and between which buffers; not how large."""
     launches = [[launch.kernel, list(launch.args), len(launch.grid), launch.cooperative] for launch in plan.launches]
-    return json.dumps([launches, [buffer.name for buffer in plan.buffers], sorted(name for name, _ in plan.tunables)])
+    calls = [[call.op, [view.tensor for view in call.args], call.out.tensor, call.after] for call in plan.calls]
+    shape = [launches, [buffer.name for buffer in plan.buffers], sorted(name for name, _ in plan.tunables)]
+    return json.dumps([*shape, calls] if calls else shape)

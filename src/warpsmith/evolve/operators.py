@@ -16,6 +16,9 @@ from warpsmith.records import Candidate, Judged, Lineage, Verdict, digest
 SEARCH = Arm("search", "tune", 1)
 """The search over tunables, which needs no author: it works on programs of any of them."""
 
+INHERITED = Arm("archive", "inherit", 1)
+"""What the archive knows of similar tasks: candidates that stand ready when the search begins, so nobody is asked."""
+
 BLIND = frozenset({"random"})
 """Operators that draw without looking; they exist to be compared with, and evolution does not ask them."""
 
@@ -24,9 +27,9 @@ BLIND = frozenset({"random"})
 class Slot:
     """One place in a generation: what is asked, and what has come of it so far.
 
-    A slot of the search over tunables holds its candidate from the start and has no author. `due` tells that the
-    ledger holds a reservation for an answer. `answered` is set once the candidate, or that there is none, is known;
-    `done` once it is judged or lost to `error`; `folded` once it was handed on.
+    A slot of the search over tunables, or of what was inherited, holds its candidate from the start and has no author.
+    `due` tells that the ledger holds a reservation for an answer. `answered` is set once the candidate, or that there
+    is none, is known; `done` once it is judged or lost to `error`; `folded` once it was handed on.
     """
 
     arm: Arm
@@ -46,8 +49,9 @@ class Slot:
 def arms_of(authors: Sequence[Author], *, without: frozenset[str] = BLIND) -> tuple[Arm, ...]:
     """Return every operator on offer, in a fixed order. Raises ValueError where two authors share a name."""
     names = [author.name for author in authors]
-    if len(set(names)) != len(names) or SEARCH.author in names:
-        raise ValueError(f"authors need names of their own, other than {SEARCH.author!r}: {names}")
+    taken = {SEARCH.author, INHERITED.author}
+    if len(set(names)) != len(names) or taken & set(names):
+        raise ValueError(f"authors need names of their own, other than {' and '.join(sorted(taken))}: {names}")
     return tuple(
         sorted(
             Arm(author.name, operator, parents)
@@ -78,6 +82,13 @@ def candidate_of(slot: Slot, proposal: Proposal, task_key: str, generation: int,
         seconds=seconds,
     )
     return Candidate(task_key, proposal.program, proposal.tunables, lineage)
+
+
+def ready_slot(arm: Arm, parents: tuple[Judged, ...], candidate: Candidate) -> Slot:
+    """Return a slot whose candidate is known already, so that nobody is asked."""
+    slot = Slot(arm, parents, seed=0, candidate=candidate)
+    slot.answered.set()
+    return slot
 
 
 def tuned_candidate(parent: Judged, tunables: Tunables, generation: int) -> Candidate:

@@ -68,7 +68,7 @@ def draw_chart(history: Sequence[Judged], bound: Bound) -> Chart:
     times = [judged.seconds for judged in history if judged.verdict.passed]
     to_scale = not times or min(times) <= _FAR * bound.seconds
     low = min([*times, bound.seconds]) if to_scale else min(times) / 1.1
-    scale = _Log(low / 1.15, max([*times, low * 1.5, bound.seconds]) * 1.15)
+    scale = TimeScale(low / 1.15, max([*times, low * 1.5, bound.seconds]) * 1.15)
     points: list[Point] = []
     failures: list[Tick] = []
     fastest = math.inf
@@ -91,13 +91,14 @@ def draw_chart(history: Sequence[Judged], bound: Bound) -> Chart:
     )
 
 
-class _Log:
+class TimeScale:
     """A logarithmic scale from seconds to heights."""
 
     def __init__(self, low: float, high: float) -> None:
         self._low, self._high = low, high
 
     def __call__(self, seconds: float) -> float:
+        """Return the height at which a time stands."""
         part = math.log(seconds / self._low) / math.log(self._high / self._low)
         return round(_FLOOR - part * (_FLOOR - TOP), 2)
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from warpsmith.archive import Archive, Standing
 from warpsmith.errors import ArchiveError
-from warpsmith.explore.words import duration, moment, provenance
+from warpsmith.explore.words import duration, kind, moment, provenance
 from warpsmith.explore.words import reason as reason_words
 from warpsmith.program import format_plan
 from warpsmith.records import Judged
@@ -85,6 +85,7 @@ def _candidate(archive: Archive, key: str) -> RenderableType:
         _facts(
             ("candidate", key),
             ("task", f"{archive.task(candidate.task_key).name}  {candidate.task_key}"),
+            ("kind", kind(ancestry[-1]) if ancestry else "pure" if candidate.program.plan.pure else "hybrid"),
             ("by", f"{lineage.author}, {lineage.operator}, generation {lineage.generation}"),
             ("tunables", ", ".join(f"{name} = {value}" for name, value in candidate.tunables) or "none"),
             ("note", lineage.note or "–"),

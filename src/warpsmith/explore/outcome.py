@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from warpsmith.archive import Archive, ArchivedTask
+from warpsmith.archive import Archive, ArchivedTask, Step
 from warpsmith.records import Bound, GpuSpec, Judged, Task
 
 
@@ -15,7 +15,8 @@ class Outcome:
     """What came of a task on the GPU called `device`.
 
     `history` holds every candidate judged, in order; `lineage` the best one after its ancestors; `stopped` says why
-    the search ended. `best` is None where nothing passed.
+    the search ended. `best` is None where nothing passed. `course` tells how the best time came down with the seconds
+    spent; it is empty where that is not known.
     """
 
     task: Task
@@ -25,6 +26,7 @@ class Outcome:
     lineage: tuple[Judged, ...]
     device: str
     stopped: str
+    course: tuple[Step, ...] = ()
 
     @property
     def passed(self) -> int:
@@ -75,6 +77,7 @@ def outcome_from_archive(archive: Archive, task_key: str, gpu: GpuSpec) -> Outco
         lineage=tuple(archive.lineage(best.candidate.key)) if best else (),
         device=gpu.name,
         stopped=_last_reason(archive, task_key),
+        course=archive.course(task_key, gpu.name),
     )
 
 

@@ -76,6 +76,7 @@ def verdict_document(outcome: Outcome) -> dict[str, Any]:
             "passed": outcome.passed,
             "generations": outcome.generations,
             "stopped": outcome.stopped,
+            "course": [{"spent": round(step.spent, 3), "seconds": step.seconds} for step in outcome.course],
         },
     }
 

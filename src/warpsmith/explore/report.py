@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from warpsmith.explore import chart, tree, words
+from warpsmith.explore.course import course_line, draw_course
 from warpsmith.explore.highlight import highlight, style_sheet
 from warpsmith.explore.outcome import Outcome
 from warpsmith.program import format_plan
@@ -27,6 +28,7 @@ def render_report(outcome: Outcome) -> str:
             best=best,
             timing=best.verdict.timing if best else None,
             chart=chart.draw_chart(outcome.comparable, outcome.bound),
+            course=draw_course(outcome.course, outcome.bound),
             tree=tree.draw_tree(outcome.lineage),
             kernel=highlight(best.candidate.program.source, "cuda") if best else "",
             plan=highlight(format_plan(best.candidate.program.plan), "toml") if best else "",
@@ -52,6 +54,8 @@ def _environment() -> Environment:
         "amount": words.amount,
         "percent": words.percent,
         "provenance": words.provenance,
+        "kind": words.kind,
+        "course_line": course_line,
     }
     environment.globals |= {"share": words.share, "chart_shape": chart, "tree_shape": tree}
     return environment

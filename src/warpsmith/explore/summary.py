@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from warpsmith.explore.course import course_line
 from warpsmith.explore.outcome import Outcome
 from warpsmith.explore.output import FILES
 from warpsmith.explore.tally import Tally, counts
@@ -51,6 +52,8 @@ def _results(outcome: Outcome, folder: Path | None, archive: str) -> Table:
         written = [name for name in FILES if (folder / name).exists()]
         grid.add_row("results", f"{folder}/")
         grid.add_row("", "  ".join(written))
+    if outcome.course:
+        grid.add_row("best", course_line(outcome.course))
     grid.add_row("archive", f"{archive}  (warpsmith archive show {outcome.task.key[:8]})")
     if outcome.stopped:
         grid.add_row("stopped", outcome.stopped)

@@ -47,13 +47,22 @@ def provenance(timing: Timing) -> str:
     return f"measured on {timing.device}" if timing.source == "measured" else f"estimated for {timing.device}"
 
 
+def kind(judged: Judged) -> str:
+    """Say who does the work: our kernels alone, or library calls as well, with their share of the time if known."""
+    if judged.candidate.program.plan.pure:
+        return "pure"
+    part = judged.verdict.library_share
+    return "hybrid" if part is None else f"hybrid, {percent(part)} of the time in library code"
+
+
 def best_line(judged: Judged, bound: Bound | None) -> str:
     """Say in a line how fast the best is, where that comes from, and how near the bound."""
     timing = judged.verdict.timing
     if timing is None:
         return "none passed yet"
     text = f"{duration(timing.median)} {provenance(timing)}"
-    return text + (f", {percent(share(timing.median, bound))} of the speed of light" if bound else "")
+    text += f", {percent(share(timing.median, bound))} of the speed of light" if bound else ""
+    return text if judged.candidate.program.plan.pure else f"{text} ({kind(judged)})"
 
 
 def reason(failure: Failure) -> str:

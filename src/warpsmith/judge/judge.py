@@ -26,6 +26,7 @@ from warpsmith.device.cuda.device import CudaDevice
 from warpsmith.device.protocol import Device, EstimatingDevice
 from warpsmith.errors import MachineError, ProgramError
 from warpsmith.judge import probes
+from warpsmith.judge.library import estimated_share, library_profile
 from warpsmith.judge.native import Native
 from warpsmith.judge.profile import profile
 from warpsmith.judge.references import CACHE_BYTES, POOL, Reference, References
@@ -154,6 +155,7 @@ class Judge:
             profile=trial.profile,
             seconds=tuple(seconds),
             sanitized=trial.sanitized,
+            library_share=trial.library_share if failure is None else None,
         )
 
     def _hold(self, stage: Stage) -> AbstractContextManager[object]:
@@ -250,14 +252,16 @@ class Judge:
             )
             return Failure(Stage.TIME, "below_bound", message)
         trial.timing = timing
+        trial.library_share = estimated_share(trial.plan, timing.median, self.device.spec)
         return None
 
     def _profile(self, trial: Trial) -> Failure | None:
         """Say where the time goes, as far as anybody has counted or measured."""
         if self._native is not None and trial.timing is not None:
             trial.profile = self._native.profile(trial, self._first(), trial.timing.median)
-        elif trial.counters:
-            trial.profile = profile(trial.built, trial.plan, trial.counters, self.device.spec, self._bound)
+        elif trial.timing is not None and (trial.counters or trial.plan.calls):
+            calls = library_profile(trial.plan, trial.library_share, trial.timing.median)
+            trial.profile = calls or profile(trial.built, trial.plan, trial.counters, self.device.spec, self._bound)
         return None
 
     def _first(self) -> Reference:

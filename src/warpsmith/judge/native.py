@@ -17,6 +17,7 @@ from warpsmith.device.simulator import Simulator
 from warpsmith.errors import MachineError, SimulatorError
 from warpsmith.judge import tools
 from warpsmith.judge.blockwise import BlockPool, Blocks, blocks_for
+from warpsmith.judge.library import library_profile
 from warpsmith.judge.mixtures import draw_any
 from warpsmith.judge.pool import FAMILY, Pool, members_for
 from warpsmith.judge.references import Reference
@@ -118,7 +119,7 @@ class Native:
             self._pool = None
         if isinstance(timing, Failure):
             return timing
-        trial.timing, trial.spans = timing, series.launch_seconds
+        trial.timing, trial.spans, trial.library_share = timing, series.launch_seconds, series.library_share
         return None
 
     @contextmanager
@@ -144,7 +145,12 @@ class Native:
     # -- profile
 
     def profile(self, trial: Trial, first: Reference, seconds: float) -> Profile | None:
-        """Say where the time goes: by Nsight Compute where that is worth it, else by the time of each launch."""
+        """Say where the time goes: by Nsight Compute where that is worth it, else by the time of each launch.
+
+        Of a hybrid program only what the library takes is known: its kernels are not told one by one.
+        """
+        if trial.plan.calls:
+            return library_profile(trial.plan, trial.library_share, seconds)
         found = None
         if self._thorough:
             call = trial.built, trial.plan, first.arguments, self._task.graph.results

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from warpsmith.device.simulator import LaunchEstimate, explain
+from warpsmith.device.simulator.estimate import library_seconds
 from warpsmith.records import Bound, BoundPlan, Build, Counters, GpuSpec, Profile
 
 _FULL_REQUEST = 4.0
@@ -57,7 +58,7 @@ def profile(build: Build, plan: BoundPlan, counters: Sequence[Counters], gpu: Gp
     slowest = max(range(len(estimates)), key=lambda i: estimates[i].seconds)
     facts = facts_of(estimates, counters, slowest, limit)
     bottleneck = classify(estimates[slowest].resources, facts)
-    seconds = sum(one.seconds for one in estimates)
+    seconds = sum(one.seconds for one in estimates) + library_seconds(plan, gpu)
     metrics = (*common_metrics(seconds, facts), *time_metrics(estimates[slowest]))
     return Profile(metrics, bottleneck, ADVICE[bottleneck](facts))
 

@@ -29,6 +29,10 @@ def render(verdict: Verdict, candidate: Candidate | None = None, admission: Admi
         parts.append(_families(verdict))
     if not verdict.contained:
         parts.append(Text("host code: not contained. Its process could not be kept from everything.", style="yellow"))
+    if verdict.library_share is not None:
+        parts.append(
+            Text.assemble(("Hybrid", "bold"), f": library calls take {verdict.library_share:.0%} of the time.")
+        )
     if verdict.sanitized:
         parts.append(Text.assemble(("Sanitized ", "bold"), f"by {verdict.sanitized}."))
     elif verdict.passed and verdict.timing is not None and verdict.timing.source == "measured" and verdict.contained:

@@ -12,6 +12,7 @@ import re
 from warpsmith.errors import ProgramError
 from warpsmith.program import bind
 from warpsmith.program.kernels import externals_in
+from warpsmith.program.validate import call_place
 from warpsmith.records import BoundPlan, Build, Candidate, Diagnostic, Failure, GpuSpec, Stage, Task
 
 _ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*(?:\((.*?)\))?", re.DOTALL)
@@ -26,13 +27,20 @@ def screen(task: Task, candidate: Candidate, gpu: GpuSpec) -> BoundPlan | Failur
         return _fail("wrong_task", f"The candidate is for task {candidate.task_key}, not for {task.key}.")
     tensors = {spec.name: spec for spec in task.graph.arguments + task.graph.results}
     try:
-        plan = bind(candidate.program.plan, tensors, dict(candidate.tunables), gpu)
+        plan = bind(candidate.program.plan, tensors, dict(candidate.tunables), gpu, task.tolerance)
     except ProgramError as error:
         return _fail("bad_plan", str(error))
-    given = {argument for launch in plan.launches for argument in launch.args}
+    given = {argument for launch in plan.launches for argument in launch.args} | {
+        call.out.tensor for call in plan.calls
+    }
     missing = [spec.name for spec in task.graph.results if spec.numel and spec.name not in given]
     if missing:
-        return _fail("output_unused", f"No launch is given the output {', '.join(missing)}, so nothing writes it.")
+        return _fail("output_unused", f"No step is given the output {', '.join(missing)}, so nothing writes it.")
+    inputs = {spec.name for spec in task.graph.arguments}
+    for number, call in enumerate(candidate.program.plan.calls, 1):
+        if call.out.tensor in inputs:
+            place = call_place(number, call.op)
+            return _fail("input_overwritten", f"{place}: would write to {call.out.tensor}, which is an input.")
     return plan
 
 

@@ -59,10 +59,19 @@ def sanitize(
                 under.close()
             if not log.exists():
                 raise MachineError(f"compute-sanitizer ({tool}) left no report")
-            findings = tuple(f for f in parse(log.read_text(errors="replace")) if f.kernel != "canary")
+            findings = tuple(
+                finding for finding in parse(log.read_text(errors="replace")) if _answers_for(finding, plan)
+            )
         if findings:
             return findings
     return ()
+
+
+def _answers_for(finding: Finding, plan: BoundPlan) -> bool:
+    """Whether the program answers for a finding: not for those in our canary, nor in the kernels of a library."""
+    if finding.kernel == "canary":
+        return False
+    return not plan.calls or finding.kernel in ("", *(launch.kernel for launch in plan.launches))
 
 
 def profile(

@@ -47,6 +47,7 @@ class Trial:
     profile: Profile | None = None
     sanitized: str = ""
     spans: tuple[float, ...] = ()
+    library_share: float | None = None
 
     @property
     def built(self) -> Build:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from warpsmith.errors import ExpressionError, ProgramError
-from warpsmith.program.expressions import evaluate
+from warpsmith.errors import ProgramError
+from warpsmith.program.calls import bind_call
+from warpsmith.program.expressions import evaluate_at
 from warpsmith.program.parser import parse
 from warpsmith.program.tree import names_in
-from warpsmith.program.validate import check_tunables, place_of, validate_plan
-from warpsmith.records import BoundLaunch, BoundPlan, Buffer, GpuSpec, Launch, Plan, TensorSpec
+from warpsmith.program.validate import call_place, check_tunables, place_of, validate_plan
+from warpsmith.records import BoundLaunch, BoundPlan, Buffer, GpuSpec, Launch, Plan, TensorSpec, Tolerance
 
 # CUDA C++ programming guide, "Technical specifications per compute capability"; the same for all from 7.5 to 12.0.
 _GRID_LIMITS = (2**31 - 1, 65535, 65535)
@@ -21,12 +22,19 @@ _PORTABLE_CLUSTER = 8
 _AXES = "xyz"
 
 
-def bind(plan: Plan, tensors: Mapping[str, TensorSpec], tunables: Mapping[str, int], gpu: GpuSpec) -> BoundPlan:
+def bind(
+    plan: Plan,
+    tensors: Mapping[str, TensorSpec],
+    tunables: Mapping[str, int],
+    gpu: GpuSpec,
+    tolerance: Tolerance | None = None,
+) -> BoundPlan:
     """Evaluate `plan`.
 
-    `tensors` holds the task's inputs and outputs by name, `tunables` one declared value for each tunable. Raises
-    ExpressionError and ProgramError that name the place: unknown names, clashes between tensors and the plan's own
-    names, symbols defined by themselves, and launches or scratch memory that are empty or beyond what `gpu` can do.
+    `tensors` holds the task's inputs and outputs by name, `tunables` one declared value for each tunable; `tolerance`
+    says in which precision library calls may compute. Raises ExpressionError and ProgramError that name the place:
+    unknown names, clashes between tensors and the plan's own names, symbols defined by themselves, calls whose tensors
+    do not fit, and launches or scratch memory that are empty or beyond what `gpu` can do.
     """
     validate_plan(plan)
     names = _names(plan, tensors, tunables, gpu)
@@ -41,7 +49,12 @@ def bind(plan: Plan, tensors: Mapping[str, TensorSpec], tunables: Mapping[str, i
         _launch(place_of(number, launch.kernel), launch, names, everything, gpu)
         for number, launch in enumerate(plan.launches, 1)
     )
-    return BoundPlan(buffers, launches)
+    policy = tolerance if tolerance is not None else Tolerance()
+    calls = tuple(
+        bind_call(call_place(number, call.op), call, names, everything, policy)
+        for number, call in enumerate(plan.calls, 1)
+    )
+    return BoundPlan(buffers, launches, calls)
 
 
 def device_properties(gpu: GpuSpec) -> dict[str, int]:
@@ -73,7 +86,7 @@ def _names(
     names = {**device_properties(gpu), **tunables}
     symbols = dict(plan.symbols)
     for name in _in_order(symbols):
-        names[name] = _evaluated(f"symbols.{name}", symbols[name], names, tensors)
+        names[name] = evaluate_at(f"symbols.{name}", symbols[name], names, tensors)
     return names
 
 
@@ -98,7 +111,7 @@ def _in_order(symbols: Mapping[str, str]) -> list[str]:
 
 def _buffer(buffer: Buffer, names: Mapping[str, int], tensors: Mapping[str, TensorSpec]) -> TensorSpec:
     place = f"buffers.{buffer.name}"
-    shape = tuple(_evaluated(f"{place}: shape[{i}]", text, names, tensors) for i, text in enumerate(buffer.shape))
+    shape = tuple(evaluate_at(f"{place}: shape[{i}]", text, names, tensors) for i, text in enumerate(buffer.shape))
     if any(extent < 0 for extent in shape):
         raise ProgramError(f"{place}: the shape {list(shape)} has a negative extent")
     return TensorSpec(buffer.name, shape, buffer.dtype)
@@ -112,7 +125,7 @@ def _launch(
     threads = math.prod(block)
     if threads > _MAX_THREADS:
         raise ProgramError(f"{place}: block {list(block)} has {threads} threads; {_MAX_THREADS} is the limit")
-    shared = _evaluated(f"{place}: shared", launch.shared, names, tensors)
+    shared = evaluate_at(f"{place}: shared", launch.shared, names, tensors)
     if not 0 <= shared <= gpu.shared_per_block:
         raise ProgramError(
             f"{place}: {shared} bytes of shared memory; {gpu.name} allows 0 to {gpu.shared_per_block} per block"
@@ -131,7 +144,7 @@ def _extents(
     tensors: Mapping[str, TensorSpec],
     limits: tuple[int, int, int],
 ) -> tuple[int, int, int]:
-    values = [_evaluated(f"{place}[{i}]", text, names, tensors) for i, text in enumerate(texts)]
+    values = [evaluate_at(f"{place}[{i}]", text, names, tensors) for i, text in enumerate(texts)]
     for axis, value, limit, text in zip(_AXES, values, limits, texts):
         if not 1 <= value <= limit:
             raise ProgramError(f"{place} {axis} is {value} ({text}); it must lie between 1 and {limit}")
@@ -172,11 +185,4 @@ def _check_cooperative(place: str, grid: tuple[int, int, int], threads: int, gpu
 
 def _argument(place: str, text: str, names: Mapping[str, int], tensors: Mapping[str, TensorSpec]) -> str | int:
     """A tensor or buffer by its name, or the value of an expression."""
-    return text.strip() if text.strip() in tensors else _evaluated(place, text, names, tensors)
-
-
-def _evaluated(place: str, text: str, names: Mapping[str, int], tensors: Mapping[str, TensorSpec]) -> int:
-    try:
-        return evaluate(text, names, tensors)
-    except ExpressionError as error:
-        raise ExpressionError(f"{place}: {error.message}") from error
+    return text.strip() if text.strip() in tensors else evaluate_at(place, text, names, tensors)

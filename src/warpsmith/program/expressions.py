@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from warpsmith.errors import ExpressionError
 from warpsmith.program.arithmetic import FUNCTIONS, INT64_MAX, INT64_MIN, OPERATORS, UndefinedError
 from warpsmith.program.hints import suggest
 from warpsmith.program.parser import error_at, parse
@@ -35,6 +36,14 @@ def evaluate(text: str, names: Mapping[str, int], tensors: Mapping[str, TensorSp
     value that does not fit 64 bits.
     """
     return _value(parse(text), text, names, tensors)
+
+
+def evaluate_at(place: str, text: str, names: Mapping[str, int], tensors: Mapping[str, TensorSpec]) -> int:
+    """Return the value of `text`. Raises ExpressionError as `evaluate` does, with `place` in front of the message."""
+    try:
+        return evaluate(text, names, tensors)
+    except ExpressionError as error:
+        raise ExpressionError(f"{place}: {error.message}") from error
 
 
 def _value(tree: Expression, text: str, names: Mapping[str, int], tensors: Mapping[str, TensorSpec]) -> int:

@@ -12,12 +12,12 @@ from collections.abc import Iterable
 from typing import Annotated, Never
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from warpsmith.errors import ProgramError
 from warpsmith.program.hints import suggest
 from warpsmith.program.validate import validate_plan
-from warpsmith.records import Buffer, Launch, Plan
+from warpsmith.records import Buffer, Call, Launch, Plan, View
 
 MAX_PLAN_LENGTH = 200_000
 """Characters of plan text."""
@@ -51,15 +51,50 @@ class _LaunchModel(_Model):
     max_registers: StrictInt | None = None
 
 
+def _as_view(value: object) -> object:
+    """A tensor that a call takes as it is may be written as its name."""
+    if not isinstance(value, str | dict):
+        raise PydanticCustomError("view", "must be the name of a tensor, or a table with 'tensor' and 'shape'")
+    return {"tensor": value} if isinstance(value, str) else value
+
+
+def _as_list(value: object) -> object:
+    """One number of an option may stand by itself."""
+    return value if isinstance(value, list) else [value]
+
+
+class _ViewModel(_Model):
+    tensor: StrictStr
+    shape: list[_Expression] = Field(default_factory=list)
+    strides: list[_Expression] = Field(default_factory=list)
+    offset: _Expression = "0"
+
+
+_View = Annotated[_ViewModel, BeforeValidator(_as_view)]
+
+
+class _CallModel(_Model):
+    op: StrictStr
+    args: list[_View]
+    out: _View
+    options: dict[str, Annotated[list[_Expression], BeforeValidator(_as_list)]] = Field(default_factory=dict)
+    after: StrictInt = 0
+
+
 class _PlanModel(_Model):
     flags: list[StrictStr] = Field(default_factory=list)
     symbols: dict[str, _Expression] = Field(default_factory=dict)
     tunables: dict[str, list[StrictInt]] = Field(default_factory=dict)
     buffers: dict[str, _BufferModel] = Field(default_factory=dict)
     launch: list[_LaunchModel] = Field(default_factory=list)
+    call: list[_CallModel] = Field(default_factory=list)
 
 
-_FIELDS = {"launch": _LaunchModel.model_fields, "buffers": _BufferModel.model_fields}
+_FIELDS = {
+    "launch": _LaunchModel.model_fields,
+    "buffers": _BufferModel.model_fields,
+    "call": _CallModel.model_fields,
+}
 
 
 def parse_plan(text: str, file: str | None = None) -> Plan:
@@ -101,7 +136,7 @@ def format_plan(plan: Plan) -> str:
     for buffer in plan.buffers:
         lines = [f"shape = {_expressions(buffer.shape)}", f"dtype = {_string(buffer.dtype)}"]
         parts.append(f"[buffers.{buffer.name}]\n" + "\n".join(lines) + "\n")
-    parts.extend(_format_launch(launch) for launch in plan.launches)
+    parts.extend(_format_call(step) if isinstance(step, Call) else _format_launch(step) for step in plan.steps)
     return "\n".join(parts)
 
 
@@ -122,6 +157,33 @@ def _format_launch(launch: Launch) -> str:
         lines.append(f"shared = {_expression(launch.shared)}")
     lines.append(f"args = {_expressions(launch.args)}")
     return "\n".join(lines) + "\n"
+
+
+def _format_call(call: Call) -> str:
+    lines = ["[[call]]", f"op = {_string(call.op)}"]
+    if call.after:
+        lines.append(f"after = {call.after}")
+    lines.append(f"args = [{', '.join(map(_format_view, call.args))}]")
+    lines.append(f"out = {_format_view(call.out)}")
+    if call.options:
+        given = (f"{name} = {_option(texts)}" for name, texts in call.options)
+        lines.append(f"options = {{ {', '.join(given)} }}")
+    return "\n".join(lines) + "\n"
+
+
+def _format_view(view: View) -> str:
+    if not view.shape:
+        return _string(view.tensor)
+    parts = [f"tensor = {_string(view.tensor)}", f"shape = {_expressions(view.shape)}"]
+    if view.strides:
+        parts.append(f"strides = {_expressions(view.strides)}")
+    if view.offset != "0":
+        parts.append(f"offset = {_expression(view.offset)}")
+    return f"{{ {', '.join(parts)} }}"
+
+
+def _option(texts: tuple[str, ...]) -> str:
+    return _expression(texts[0]) if len(texts) == 1 else _expressions(texts)
 
 
 def _string(text: str) -> str:
@@ -161,7 +223,21 @@ def _plan_of(model: _PlanModel) -> Plan:
             for launch in model.launch
         ),
         flags=tuple(model.flags),
+        calls=tuple(
+            Call(
+                op=call.op,
+                args=tuple(map(_view_of, call.args)),
+                out=_view_of(call.out),
+                options=tuple((name, tuple(texts)) for name, texts in call.options.items()),
+                after=call.after,
+            )
+            for call in model.call
+        ),
     )
+
+
+def _view_of(model: _ViewModel) -> View:
+    return View(model.tensor, tuple(model.shape), tuple(model.strides), model.offset)
 
 
 def _refuse(error: ErrorDetails, file: str | None) -> Never:
@@ -170,7 +246,7 @@ def _refuse(error: ErrorDetails, file: str | None) -> Never:
     place = _place(path)
     if error["type"] == "extra_forbidden":
         owner = _place(path[:-1])
-        known = _FIELDS[str(path[0])] if len(path) > 1 else _PlanModel.model_fields
+        known = _known(path)
         kind = "table or key" if len(path) == 1 else "key"
         where = f"{owner}: " if owner else ""
         raise ProgramError(f"{where}unknown {kind} {str(path[-1])!r}{suggest(str(path[-1]), known)}", file=file)
@@ -182,13 +258,21 @@ def _refuse(error: ErrorDetails, file: str | None) -> Never:
     raise ProgramError(f"{place}: {message}", file=file)
 
 
+def _known(path: tuple[int | str, ...]) -> Iterable[str]:
+    """The keys that may stand where the last of `path` does."""
+    if len(path) == 1:
+        return _PlanModel.model_fields
+    in_view = path[0] == "call" and len(path) > 3
+    return _ViewModel.model_fields if in_view else _FIELDS[str(path[0])]
+
+
 def _place(path: tuple[int | str, ...]) -> str:
     """`("launch", 0, "grid", 1)` is `launch 1: grid[1]`; `("buffers", "x", "shape")` is `buffers.x: shape`."""
     parts = list(path)
-    if parts[:1] == ["launch"] and len(parts) > 1:
-        head, rest = f"launch {int(parts[1]) + 1}", parts[2:]
+    if parts[:1] in (["launch"], ["call"]) and len(parts) > 1:
+        head, rest = f"{parts[0]} {int(parts[1]) + 1}", parts[2:]
     else:
         named = 2 if len(parts) > 1 and isinstance(parts[1], str) else 1
         head, rest = ".".join(map(str, parts[:named])), parts[named:]
-    tail = "".join(f"[{part}]" if isinstance(part, int) else str(part) for part in rest)
+    tail = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest).removeprefix(".")
     return f"{head}{tail}" if tail.startswith("[") else f"{head}: {tail}" if tail else head

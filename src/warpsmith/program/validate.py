@@ -10,8 +10,9 @@ from warpsmith.errors import ExpressionError, ProgramError
 from warpsmith.program.arithmetic import FUNCTIONS, INT64_MAX, INT64_MIN
 from warpsmith.program.flags import canonical_flags
 from warpsmith.program.hints import suggest
+from warpsmith.program.library import LIBRARY
 from warpsmith.program.parser import parse
-from warpsmith.records import DTYPE_BYTES, Launch, Plan
+from warpsmith.records import DTYPE_BYTES, Call, Launch, Plan, View
 
 DEVICE_PROPERTIES: Final[tuple[str, ...]] = (
     "sm_count",
@@ -27,7 +28,7 @@ DEVICE_PROPERTIES: Final[tuple[str, ...]] = (
 """Names that every expression may use; `bind` gives them the values of the device."""
 
 MAX_ENTRIES: Final = 256
-"""Symbols, tunables, buffers, launches, or arguments of one launch."""
+"""Symbols, tunables, buffers, launches, calls, or arguments of one launch."""
 MAX_TUNABLE_VALUES: Final = 256
 MAX_DIMENSIONS: Final = 8
 
@@ -51,11 +52,12 @@ def validate_plan(plan: Plan) -> None:
         ("tunables", plan.tunables),
         ("buffers", plan.buffers),
         ("launches", plan.launches),
+        ("calls", plan.calls),
     ):
         if len(entries) > MAX_ENTRIES:
             raise ProgramError(f"{len(entries)} {what}; {MAX_ENTRIES} is the limit")
-    if not plan.launches:
-        raise ProgramError("the plan launches nothing: it needs at least one [[launch]]")
+    if not plan.steps:
+        raise ProgramError("the plan launches nothing: it needs at least one [[launch]] or [[call]]")
     _check_names(plan)
     for name, text in plan.symbols:
         _check_expressions(f"symbols.{name}", (text,))
@@ -68,6 +70,9 @@ def validate_plan(plan: Plan) -> None:
         _check_expressions(f"{place}: shape", buffer.shape, MAX_DIMENSIONS)
     for number, launch in enumerate(plan.launches, 1):
         _check_launch(place_of(number, launch.kernel), launch)
+    for number, call in enumerate(plan.calls, 1):
+        _check_call(call_place(number, call.op), call)
+    _check_order(plan)
     canonical_flags(plan.flags)
 
 
@@ -84,6 +89,11 @@ def check_tunables(plan: Plan, tunables: Mapping[str, int]) -> None:
 def place_of(number: int, kernel: str) -> str:
     """Name the `number`-th launch (from 1) in messages."""
     return f"launch {number} ({kernel})"
+
+
+def call_place(number: int, op: str) -> str:
+    """Name the `number`-th library call (from 1) in messages."""
+    return f"call {number} ({op})"
 
 
 def _check_names(plan: Plan) -> None:
@@ -129,6 +139,51 @@ def _check_launch(place: str, launch: Launch) -> None:
     _check_expressions(f"{place}: args", launch.args, MAX_ENTRIES)
     if launch.max_registers is not None and not 16 <= launch.max_registers <= 255:
         raise ProgramError(f"{place}: max_registers must lie between 16 and 255, not {launch.max_registers}")
+
+
+def _check_call(place: str, call: Call) -> None:
+    """The operator is allowed, has as many tensors as it takes, and no options but its own."""
+    operator = LIBRARY.get(call.op)
+    if operator is None:
+        raise ProgramError(f"{place}: {call.op!r} may not be called{suggest(call.op, LIBRARY)}")
+    most = len(operator.tensors)
+    if not most - operator.optional <= len(call.args) <= most:
+        names = ", ".join(operator.tensors)
+        raise ProgramError(f"{place}: {len(call.args)} tensors in args; {call.op} takes {names}")
+    for index, view in enumerate(call.args):
+        _check_view(f"{place}: args[{index}]", view)
+    _check_view(f"{place}: out", call.out)
+    given = [name for name, _ in call.options]
+    for name, texts in call.options:
+        if name not in operator.options:
+            raise ProgramError(f"{place}: {call.op} has no option {name!r}{suggest(name, operator.options)}")
+        if given.count(name) > 1 or not texts:
+            raise ProgramError(f"{place}: options.{name} must be given once, with at least one number")
+        _check_expressions(f"{place}: options.{name}", texts, MAX_DIMENSIONS)
+
+
+def _check_view(place: str, view: View) -> None:
+    if _IDENTIFIER.fullmatch(view.tensor) is None:
+        raise ProgramError(f"{place}: {view.tensor!r} is not the name of a tensor or buffer")
+    if len(view.strides) not in (0, len(view.shape)):
+        raise ProgramError(f"{place}: {len(view.strides)} strides for a shape of {len(view.shape)} dimensions")
+    if view.offset != "0" and not view.shape:
+        raise ProgramError(f"{place}: an offset needs a shape")
+    _check_expressions(f"{place}: shape", view.shape, MAX_DIMENSIONS)
+    _check_expressions(f"{place}: strides", view.strides, MAX_DIMENSIONS)
+    _check_expressions(f"{place}: offset", (view.offset,))
+
+
+def _check_order(plan: Plan) -> None:
+    """Calls stand in the order in which they run."""
+    least = 0
+    for number, call in enumerate(plan.calls, 1):
+        place = call_place(number, call.op)
+        if not 0 <= call.after <= len(plan.launches):
+            raise ProgramError(f"{place}: after = {call.after}, but the plan has {len(plan.launches)} launches")
+        if call.after < least:
+            raise ProgramError(f"{place}: after = {call.after}, but the call before it stands after launch {least}")
+        least = call.after
 
 
 def _check_expressions(place: str, texts: tuple[str, ...], most: int = 1) -> None:

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 
+from warpsmith.archive import Precedent
+from warpsmith.author.builtin import heritage
 from warpsmith.author.builtin.compile import Compiled, compile_graph, usual_cuts
+from warpsmith.author.builtin.kernels import library
 from warpsmith.author.builtin.recipe import Recipe
 from warpsmith.author.protocol import Context, Proposal
 from warpsmith.errors import UnsupportedOperator
-from warpsmith.records import Judged, Task, frozen
+from warpsmith.records import Candidate, GpuSpec, Judged, Task, frozen
 
-Operator = Callable[[Context, random.Random, Sequence[Recipe]], tuple[Recipe, str] | None]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Question(Context):
+    """A context, and whether the answer may call a library."""
+
+    hybrid: bool = False
+
+
+Operator = Callable[[_Question, random.Random, Sequence[Recipe]], tuple[Recipe, str] | None]
 
 # How many fresh draws to make before an operator says that it has nothing new.
 _ATTEMPTS = 16
+_BY_LIBRARY = 0.5
+"""The share of first programs that begin with library calls, where they may have any."""
 
 
 class BuiltinAuthor:
@@ -23,12 +37,16 @@ class BuiltinAuthor:
 
     `create` starts from the defaults and, with other seeds, strays from them at a few genes; `random` draws every gene;
     `tune` moves tunables of a parent; `mutate` changes one or two genes, or what is stored; `cross` takes each region
-    from one of two parents.
+    from one of two parents. Apart from these it can `inherit` from programs for other tasks.
+
+    A `hybrid` author may leave contractions to library calls: that is one more gene where it is possible, and half of
+    what `create` strays from begins with it.
     """
 
     name = "builtin"
 
-    def __init__(self) -> None:
+    def __init__(self, *, hybrid: bool = False) -> None:
+        self._hybrid = hybrid
         self._operators: dict[str, tuple[int, Operator]] = {
             "create": (0, _create),
             "random": (0, _random),
@@ -42,6 +60,12 @@ class BuiltinAuthor:
         """Operators on offer and how many parents each takes."""
         return {name: parents for name, (parents, _) in self._operators.items()}
 
+    def inherit(
+        self, task: Task, gpu: GpuSpec, precedents: Sequence[Precedent], count: int, known: Collection[str] = ()
+    ) -> tuple[Candidate, ...]:
+        """Return up to `count` new candidates whose recipes come from programs for similar tasks, the best first."""
+        return heritage.inherit(task, gpu, precedents, count, known)
+
     async def propose(self, context: Context) -> Proposal | None:
         """Apply an operator; None where the parents have no recipe, or nothing differs from them.
 
@@ -53,13 +77,15 @@ class BuiltinAuthor:
             return None
         rng = random.Random(f"{context.task.key}:{context.operator}:{context.seed}")
         known = {judged.candidate.key for judged in context.parents}
+        given = {each.name: getattr(context, each.name) for each in fields(Context)}
+        question = _Question(**given, hybrid=self._hybrid)
         for _ in range(_ATTEMPTS):
             with _blaming(context.task):
-                answer = operator(context, rng, recipes)
+                answer = operator(question, rng, recipes)
             if answer is None:
                 return None
             recipe, note = answer
-            compiled = _compiled(context, recipe)
+            compiled = _compiled(question, recipe)
             if not any(_same(compiled, j) for j in context.parents) or not known:
                 return Proposal(compiled.program, compiled.tunables, compiled.recipe.to_json(), note=note)
         return None
@@ -91,23 +117,32 @@ def _blaming(task: Task) -> Iterator[None]:
         raise UnsupportedOperator(error.message, file=path + ending, line=line if ending else None) from error
 
 
-def _compiled(context: Context, recipe: Recipe) -> Compiled:
-    return compile_graph(context.task.graph, recipe, context.gpu)
+def _compiled(context: _Question, recipe: Recipe) -> Compiled:
+    return compile_graph(context.task.graph, recipe, context.gpu, context.task.tolerance, hybrid=context.hybrid)
 
 
-def _create(context: Context, rng: random.Random, _parents: Sequence[Recipe]) -> tuple[Recipe, str]:
+def _create(context: _Question, rng: random.Random, _parents: Sequence[Recipe]) -> tuple[Recipe, str]:
     start = Recipe(cuts=usual_cuts(context.task.graph))
     if context.seed == 0:
         return start, "defaults"
-    recipe = _compiled(context, start).recipe
-    notes = []
-    for _ in range(rng.randint(1, 3)):
+    recipe, notes = _compiled(context, start).recipe, []
+    if context.hybrid and rng.random() < _BY_LIBRARY:
+        recipe, notes = _left_to_library(context, recipe), ["by the library"]
+    for _ in range(rng.randint(1, 3) - len(notes)):
         recipe, note = _change_gene(context, recipe, rng)
         notes.append(note)
     return recipe, ", ".join(notes)
 
 
-def _random(context: Context, rng: random.Random, _parents: Sequence[Recipe]) -> tuple[Recipe, str]:
+def _left_to_library(context: _Question, recipe: Recipe) -> Recipe:
+    """Leave every contraction to the library that can be left to it."""
+    for region, genes in _compiled(context, recipe).genes.items():
+        if library.ENGINE in genes:
+            recipe = recipe.choosing(region, library.ENGINE.name, "library")
+    return _compiled(context, recipe).recipe
+
+
+def _random(context: _Question, rng: random.Random, _parents: Sequence[Recipe]) -> tuple[Recipe, str]:
     start = _compiled(context, Recipe())
     flipped = {n for n in start.cuttable if rng.random() < 1 / (1 + len(start.cuttable))}
     cuts = usual_cuts(context.task.graph) ^ flipped
@@ -122,7 +157,7 @@ def _random(context: Context, rng: random.Random, _parents: Sequence[Recipe]) ->
     return Recipe(cuts, unfused, frozen(genes), frozen(tunables)), "every gene drawn"
 
 
-def _tune(context: Context, rng: random.Random, parents: Sequence[Recipe]) -> tuple[Recipe, str] | None:
+def _tune(context: _Question, rng: random.Random, parents: Sequence[Recipe]) -> tuple[Recipe, str] | None:
     recipe = parents[0]
     offered = [(n, v) for n, v in _compiled(context, recipe).program.plan.tunables if len(v) > 1]
     if not offered:
@@ -134,7 +169,7 @@ def _tune(context: Context, rng: random.Random, parents: Sequence[Recipe]) -> tu
     return Recipe(recipe.cuts, recipe.unfused, recipe.genes, frozen(values)), ", ".join(changed)
 
 
-def _mutate(context: Context, rng: random.Random, parents: Sequence[Recipe]) -> tuple[Recipe, str]:
+def _mutate(context: _Question, rng: random.Random, parents: Sequence[Recipe]) -> tuple[Recipe, str]:
     recipe = parents[0]
     compiled = _compiled(context, recipe)
     draw = rng.random()
@@ -153,7 +188,7 @@ def _mutate(context: Context, rng: random.Random, parents: Sequence[Recipe]) -> 
     return changed, note
 
 
-def _change_gene(context: Context, recipe: Recipe, rng: random.Random) -> tuple[Recipe, str]:
+def _change_gene(context: _Question, recipe: Recipe, rng: random.Random) -> tuple[Recipe, str]:
     """Give one gene of one region another value; where there is none to change, one tunable."""
     compiled = _compiled(context, recipe)
     open_genes = [(r, g) for r, genes in compiled.genes.items() for g in genes if len(g.choices) > 1]
@@ -166,7 +201,7 @@ def _change_gene(context: Context, recipe: Recipe, rng: random.Random) -> tuple[
     return compiled.recipe.choosing(region, gene.name, choice), f"{region}: {gene.name} {now} -> {choice}"
 
 
-def _cross(context: Context, rng: random.Random, parents: Sequence[Recipe]) -> tuple[Recipe, str]:
+def _cross(context: _Question, rng: random.Random, parents: Sequence[Recipe]) -> tuple[Recipe, str]:
     """Cuts from one parent; genes and tunables of every region from either."""
     first, second = parents[:2]
     frame = rng.choice((first, second))

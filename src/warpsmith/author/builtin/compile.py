@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from warpsmith.author.builtin.attention_match import attended
 from warpsmith.author.builtin.index import axes_of, lift
-from warpsmith.author.builtin.kernels import FAMILIES, Gene, Kernels, Scope
+from warpsmith.author.builtin.kernels import FAMILIES, Gene, Kernels, Scope, library
 from warpsmith.author.builtin.kernels.snippets import pasted
 from warpsmith.author.builtin.lowering import lower, operators_of
 from warpsmith.author.builtin.printer import FAST_FUNCTIONS, HELPERS
 from warpsmith.author.builtin.recipe import Recipe
 from warpsmith.author.builtin.regions import Cut, Region, cut, results
 from warpsmith.author.builtin.scalar import Apply, walk
-from warpsmith.author.builtin.values import Virtual
-from warpsmith.records import Buffer, GpuSpec, Graph, Plan, Program, Ref, frozen
+from warpsmith.author.builtin.sharing import shared
+from warpsmith.author.builtin.values import Contraction, Virtual
+from warpsmith.records import Buffer, Call, GpuSpec, Graph, Plan, Program, Ref, Tolerance, frozen
 from warpsmith.task.evaluate import refs_of
+
+_USUAL = Tolerance()
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,39 +44,57 @@ class Compiled:
         return tuple((name, self.recipe.tunables[name]) for name, _ in self.program.plan.tunables)
 
 
-def compile_graph(graph: Graph, recipe: Recipe, gpu: GpuSpec) -> Compiled:
-    """Compile. Raises UnsupportedOperator, naming the operator, where a node cannot be lowered."""
-    parts = _cut(graph, recipe.cuts, recipe.unfused)
+def compile_graph(
+    graph: Graph, recipe: Recipe, gpu: GpuSpec, tolerance: Tolerance = _USUAL, *, hybrid: bool = False
+) -> Compiled:
+    """Compile, with the precision that a tolerance allows. Where it may be `hybrid`, recipes may ask for calls.
+
+    Raises UnsupportedOperator, naming the operator, where a node cannot be lowered.
+    """
+    parts = _cut(graph, recipe.cuts, recipe.unfused, tolerance)
+    if hybrid and (apart := library.apart(parts, graph, recipe.genes)):
+        parts = _cut(graph, recipe.cuts, recipe.unfused | apart, tolerance)
     wide = any(spec.numel >= 2**31 for spec in (*graph.arguments, *graph.results))
     labels = _labels(parts.regions)
     chosen: dict[str, Mapping[str, int | str]] = {}
     offered: dict[str, tuple[Gene, ...]] = {}
     kernels: list[Kernels] = []
+    calls: list[Call] = []
     for region in parts.regions:
         family = FAMILIES[region.kind]
         genes = (*family.genes(region, gpu), *_math_genes(region))
         asked = recipe.genes.get(region.name, {})
+        genes = library.offered(region, graph, asked, genes) if hybrid else genes
         choice = {g.name: asked[g.name] if asked.get(g.name) in g.choices else g.choices[0] for g in genes}
+        chosen[region.name], offered[region.name] = frozen(choice), genes
+        if choice.get(library.ENGINE.name) == "library":
+            calls.append(library.call_for(region, graph, sum(len(each.launches) for each in kernels)))
+            continue
         label = labels[region.name]
         prefix = f"{label.removesuffix('_kernel').upper()}_" if len(parts.regions) > 1 else ""
-        scope = Scope(label, prefix, wide, fast=choice.get("math") == "fast")
+        scope = Scope(label, prefix, wide, gpu.shared_per_block, choice.get("math") == "fast")
         emitted = family.emit(region, choice, scope)
         helpers = emitted.helpers | scope.helpers
         kernels.append(Kernels(emitted.source, emitted.launches, emitted.tunables, emitted.buffers, frozenset(helpers)))
-        chosen[region.name], offered[region.name] = frozen(choice), genes
     program = _assemble(graph, parts, kernels)
+    program = Program(program.source, replace(program.plan, calls=tuple(calls)))
     tunables = {
         name: recipe.tunables[name] if recipe.tunables.get(name) in values else values[0]
         for name, values in program.plan.tunables
     }
     full = Recipe(recipe.cuts, recipe.unfused, frozen(chosen), frozen(tunables))
-    hosts = tuple(r.name for r in parts.regions if r.producers)
+    hosts = tuple(name for region in parts.regions for name in region.hosts)
     return Compiled(program, full, frozen(offered), _cuttable(graph), hosts)
 
 
 @lru_cache(maxsize=64)
-def _cut(graph: Graph, cuts: frozenset[str], unfused: frozenset[str]) -> Cut:
-    return cut(lower(graph, cuts), unfused)
+def _cut(graph: Graph, cuts: frozenset[str], unfused: frozenset[str], tolerance: Tolerance) -> Cut:
+    parts = cut(lower(graph, cuts), unfused)
+    allowed = {"matmul": tolerance.matmul_tf32, "conv": tolerance.conv_tf32}
+    for region in parts.regions:
+        contractions = [p for p in region.producers if isinstance(p, Contraction)]
+        region.tf32 = all(allowed[p.operation] for p in contractions)
+    return parts
 
 
 @lru_cache(maxsize=16)
@@ -92,16 +114,18 @@ def usual_cuts(graph: Graph) -> frozenset[str]:
     """Values that most kernels store: the last pointwise result between a producer and a contraction.
 
     A contraction reads each element of its operands many times, so what is fused in front of it is computed again each
-    time; behind the producer it is computed once.
+    time; behind the producer it is computed once. What stands between the products of an attention is no such value.
     """
     lowered = lower(graph)
-    contractions = frozenset[str]().union(*map(operators_of, ("contractions", "transposed", "einsum", "attention")))
+    subjects = ("contractions", "convolutions", "transposed", "einsum", "attention")
+    contractions = frozenset[str]().union(*map(operators_of, subjects))
     movements = operators_of("views") | operators_of("rearranging")
     makers = {node.name: node for node in graph.nodes}
     cuts = set()
     for node in graph.nodes:
         if node.op not in contractions:
             continue
+        scores = set(attended(lowered.values.get(node.name)))
         for ref in refs_of(node):
             maker = makers.get(ref.name)
             while maker is not None and maker.op in movements:
@@ -109,8 +133,9 @@ def usual_cuts(graph: Graph) -> frozenset[str]:
                 maker = makers.get(first.name) if isinstance(first, Ref) else None
             value = lowered.values.get(maker.name) if maker is not None else None
             if isinstance(value, Virtual) and maker is not None and maker.name in _cuttable(graph):
-                place = tuple(lift(a) for a in axes_of(value.shape, "v"))
-                if any(isinstance(part, Apply) for part in walk(value.at(place))) and results(value.at(place)):
+                element = value.at(tuple(lift(a) for a in axes_of(value.shape, "v")))
+                used = {result.producer for result in results(element)}
+                if any(isinstance(part, Apply) for part in walk(element)) and used and not used & scores:
                     cuts.add(maker.name)
     return frozenset(cuts)
 
@@ -140,6 +165,7 @@ def _identifier(name: str) -> str:
 
 
 def _assemble(graph: Graph, parts: Cut, kernels: Sequence[Kernels]) -> Program:
+    kernels = shared(kernels)
     helpers = {name for emitted in kernels for name in emitted.helpers}
     types = {spec.dtype for spec in (*graph.arguments, *graph.results)} | {s.dtype for s in parts.intermediates}
     includes = [
@@ -149,7 +175,7 @@ def _assemble(graph: Graph, parts: Cut, kernels: Sequence[Kernels]) -> Program:
     ]
     functions = [text for name, text in HELPERS.items() if name in helpers]
     head = ["\n".join(includes)] if includes else []
-    source = "\n\n".join([*head, *pasted(helpers), *functions, *(k.source for k in kernels)]) + "\n"
+    source = "\n\n".join([*head, *pasted(helpers), *functions, *(k.source for k in kernels if k.source)]) + "\n"
     stored = tuple(Buffer(s.name, tuple(map(str, s.shape)) or ("1",), s.dtype) for s in parts.intermediates)
     plan = Plan(
         symbols=(),

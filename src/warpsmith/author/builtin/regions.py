@@ -1,9 +1,9 @@
 """Cutting a lowered graph into regions: each becomes one kernel, or a few that belong together.
 
-A region is built around producers that share a domain (the reductions of a softmax, say) or around a single
-contraction, scan or recurrence; a region without producers is pointwise. Everything in front of a producer is already
-fused, since operands are formulas. Behind it, a value joins the region where every element needs results of the same
-element (of the same row) only.
+A region is built around producers that share a domain (the reductions of a softmax, say), around a single contraction,
+scan or recurrence, or around the two contractions of an attention; a region without producers is pointwise. Everything
+in front of a producer is already fused, since operands are formulas. Behind it, a value joins the region where every
+element needs results of the same element (of the same row) only.
 
 The walk visits outputs in the order of the graph, and before each of them the producers that it needs, and asks: can
 the newest region among those that it depends on host it? If not, what it needs from other regions is stored.
@@ -12,17 +12,19 @@ the newest region among those that it depends on host it? If not, what it needs 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
+from warpsmith.author.builtin.attention_match import Attention, matching
 from warpsmith.author.builtin.index import Axis, axes_of, lift, ravel, unravel
 from warpsmith.author.builtin.lowering import Lowered
 from warpsmith.author.builtin.scalar import Load, Result, Scalar, transform, walk
 from warpsmith.author.builtin.values import Contraction, Coords, Producer, Recurrence, Reduction, Scan, Stored, Value
 
 Space = Literal["element", "row"]
-Kind = Literal["pointwise", "rows", "contraction", "scan", "recurrence"]
+Kind = Literal["pointwise", "rows", "contraction", "scan", "recurrence", "attention"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +52,8 @@ class Region:
     """One anchor with its fused neighbours.
 
     `name` is that of its first producer or output, which no recipe changes. `reduced` are the dimensions of `domain`
-    that a reduction, a scan or a recurrence runs over.
+    that a reduction, a scan or a recurrence runs over; `tf32` says whether the task allows its products one pass of
+    TF32. The producer of an attention is the last of those that it is made of; `attention` has the others.
     """
 
     name: str
@@ -59,6 +62,15 @@ class Region:
     reduced: tuple[int, ...] = ()
     producers: list[Producer] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
+    tf32: bool = False
+    attention: Attention | None = None
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names that a recipe may leave unfused. That of an attention's scores takes it apart, and no more."""
+        if self.attention is not None:
+            return self.name, self.attention.scores.name
+        return (self.name,) if self.producers else ()
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -131,18 +143,19 @@ def resolve(expression: Scalar, held: dict[tuple[Producer, int], Scalar]) -> Sca
 
 
 def cut(lowered: Lowered, unfused: Iterable[str] = ()) -> Cut:
-    """Cut into regions. Those named in `unfused` take no epilogue: their results are stored as they are."""
-    cutter = _Cutter(frozenset(unfused))
-    for tensor in lowered.stored:
-        cutter.place_sink(tensor.name, lowered.values[tensor.name.removesuffix("_stored")])
-    for spec, value in lowered.outputs:
-        cutter.place_sink(spec.name, value)
+    """Cut into regions. Those named in `unfused` take no epilogue: their results are stored as they are.
+
+    An attention is one region unless its own name or that of its scores is among them.
+    """
+    cutter = _Cutter(lowered, frozenset(unfused))
+    for name, value in _sinks(lowered):
+        cutter.place_sink(name, value)
     return Cut(tuple(cutter.regions), (*lowered.stored, *cutter.intermediates))
 
 
 class _Cutter:
-    def __init__(self, unfused: frozenset[str]) -> None:
-        self.unfused = unfused
+    def __init__(self, lowered: Lowered, unfused: frozenset[str]) -> None:
+        self.lowered, self.unfused = lowered, unfused
         self.regions: list[Region] = []
         self.intermediates: list[Stored] = []
         self._home: dict[Producer, Region] = {}
@@ -175,17 +188,41 @@ class _Cutter:
         """Give a producer a region: one that can host it, or a new one."""
         if producer in self._home:
             return
-        used = {r for operand in producer.operands() for r in results(operand)}
+        attention = self._attention(producer)
+        used = attention.needs() if attention else {r for operand in producer.operands() for r in results(operand)}
         for result in _ordered(used):
             self._place(result.producer)
         host = self._reduction_host(producer) if isinstance(producer, Reduction) else None
         if host is None:
             self._store(used)
-            host = _region_of(producer)
+            host = _region_of(producer, attention)
             self.regions.append(host)
         else:
             host.producers.append(producer)
         self._home[producer] = host
+
+    def _attention(self, producer: Producer) -> Attention | None:
+        """The attention that a producer completes, if nobody else needs what is computed within."""
+        found = matching(producer)
+        if found is None or self.unfused & {found.mix.name, found.scores.name}:
+            return None
+        own = {found.mix, *found.inside}
+        return found if all(self._users[inside] <= own for inside in found.inside) else None
+
+    @cached_property
+    def _users(self) -> Mapping[Producer, set[Producer | None]]:
+        """Who needs results of each producer; None stands for what is stored."""
+        users: dict[Producer, set[Producer | None]] = {}
+        sinks = [value for _, value in _sinks(self.lowered)]
+        due: list[tuple[Producer | None, Scalar]] = [(None, v.at(_lifted(axes_of(v.shape, "v")))) for v in sinks]
+        while due:
+            user, expression = due.pop()
+            for producer in {result.producer for result in results(expression)}:
+                if producer not in users:
+                    users[producer] = set()
+                    due += [(producer, operand) for operand in producer.operands()]
+                users[producer].add(user)
+        return users
 
     def _reduction_host(self, producer: Reduction) -> Region | None:
         """Find a region over the same domain in which everything that the reduction needs is at hand."""
@@ -241,7 +278,15 @@ class _Cutter:
                 self._write(self._home[producer], output)
 
 
-def _region_of(producer: Producer) -> Region:
+def _sinks(lowered: Lowered) -> list[tuple[str, Value]]:
+    """What must be written to memory, and under which name."""
+    cuts = [(tensor.name, lowered.values[tensor.name.removesuffix("_stored")]) for tensor in lowered.stored]
+    return cuts + [(spec.name, value) for spec, value in lowered.outputs]
+
+
+def _region_of(producer: Producer, attention: Attention | None) -> Region:
+    if attention is not None:
+        return Region(producer.name, "attention", producer.shape, (), [producer], attention=attention)
     if isinstance(producer, Reduction):
         return Region(producer.name, "rows", producer.domain, producer.reduced, [producer])
     if isinstance(producer, Contraction):

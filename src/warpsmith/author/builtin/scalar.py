@@ -41,7 +41,9 @@ class Scalar:
 
     def __new__(cls, *fields: Any) -> Scalar:
         """Return the one node with these fields."""
-        # repr tells 0.0 from -0.0 and 1 from True, which compare equal.
+        # What is left out is what is None. repr tells 0.0 from -0.0 and 1 from True, which compare equal.
+        while fields and fields[-1] is None:
+            fields = fields[:-1]
         key = (cls, tuple(repr(f) if isinstance(f, (bool, int, float)) else f for f in fields))
         found = Scalar._table.get(key)
         if found is None:

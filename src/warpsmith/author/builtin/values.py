@@ -122,6 +122,18 @@ class Reduction(Producer):
 
 
 @dataclass(frozen=True, eq=False)
+class Packed:
+    """Another way to reach the operands of a contraction: from `tensors` that are written first, in an order that
+    suits it. `inner`, `left` and `right` are as in the contraction; the sums are the same but for their order.
+    """
+
+    tensors: tuple[Virtual, ...]
+    inner: tuple[int, ...]
+    left: Callable[[Coords, Coords], Scalar]
+    right: Callable[[Coords, Coords], Scalar]
+
+
+@dataclass(frozen=True, eq=False)
 class Contraction(Producer):
     """out[o] = Σ_k left(o, k) · right(o, k).
 
@@ -130,7 +142,7 @@ class Contraction(Producer):
     convolution, with weights on the left, "bmnn" and the input channel and window as inner dimensions.
     `operation` names what it is: `matmul` or `conv`, since precision policies differ. `phases`, if given, says by which
     number every output dimension is divided: operands vary with the remainder of its coordinate otherwise than with
-    the quotient, and a kernel treats the two as dimensions of their own.
+    the quotient, and a kernel treats the two as dimensions of their own. `packed` offers the operands in another order.
     """
 
     roles: str
@@ -139,6 +151,7 @@ class Contraction(Producer):
     right: Callable[[Coords, Coords], Scalar]
     operation: Choice["matmul", "conv"]
     phases: tuple[int, ...] = ()
+    packed: Packed | None = None
 
     @property
     def depth(self) -> int:
@@ -249,6 +262,7 @@ __all__ = [
     "Coords",
     "Direction",
     "Formula",
+    "Packed",
     "Producer",
     "Recurrence",
     "Reduction",

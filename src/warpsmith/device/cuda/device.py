@@ -25,12 +25,15 @@ from warpsmith.device.cuda.layout import Layout, lay_out, slots_for
 from warpsmith.device.cuda.lock import gpu_lock, turn
 from warpsmith.device.cuda.process import Fault, RunnerProcess
 from warpsmith.device.cuda.series import Series
+from warpsmith.device.protocol import target
 from warpsmith.errors import MachineError
 from warpsmith.program import Builder
 from warpsmith.program.kernels import Kernel, Parameter, kernels_in, variables_in
 from warpsmith.records import (
+    BoundCall,
     BoundLaunch,
     BoundPlan,
+    BoundView,
     Build,
     Execution,
     Finding,
@@ -43,6 +46,8 @@ BASE_SECONDS = 2.0
 INSTRUCTIONS_PER_SECOND = 1e11
 """A thousandth of what a large GPU does: who needs longer for the budget of instructions hangs."""
 _LOAD_SECONDS = 60.0
+_LIBRARY_SECONDS = 240.0
+"""To load a plan with library calls: the first makes the runner load PyTorch, under a sanitizer slowly."""
 _PROFILE_SECONDS = 120.0
 _FAULTS: Mapping[str, tuple[FindingKind, str]] = {
     "CUDA_ERROR_ILLEGAL_ADDRESS": ("out_of_bounds", "The program accessed memory that is not there."),
@@ -59,6 +64,7 @@ _FAULTS: Mapping[str, tuple[FindingKind, str]] = {
     "CUDA_ERROR_INVALID_VALUE": ("invalid_launch", "The driver refuses a launch."),
     "CUDA_ERROR_INVALID_CLUSTER_SIZE": ("invalid_launch", "The driver refuses the size of a cluster."),
     "CUDA_ERROR_NOT_FOUND": ("invalid_launch", "A kernel is not there."),
+    "library": ("invalid_launch", "The library refuses a call."),
     "hidden": ("invalid_launch", "Results could be kept in a variable that cannot be looked at."),
     "timeout": ("budget", "The program does not end, or is far too slow."),
     "died": ("runner_died", "The process that ran the program died."),
@@ -196,7 +202,8 @@ class CudaDevice:
         """
         self._loaded = ()
         arena = self.ready(build, plan, inputs, outputs)
-        return Series(self.runner, arena, len(plan.launches), self.spec.l2_bytes, random.Random(seed))
+        chance = random.Random(seed)
+        return Series(self.runner, arena, len(plan.launches), self.spec.l2_bytes, chance, len(plan.calls))
 
     # -- loading
 
@@ -235,10 +242,8 @@ class CudaDevice:
 
     @property
     def architecture(self) -> str:
-        """What to compile for, such as `sm_90`."""
-        major, minor = self.spec.compute_capability
-        # Features of one architecture only, such as wgmma, need its own target.
-        return f"sm_{major}{minor}a" if major >= 9 else f"sm_{major}{minor}"
+        """What to compile for, such as `sm_90a`."""
+        return target(self.spec)
 
     def _load(self, build: Build, plan: BoundPlan, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
         arena = self._arena = self._allocate(inputs, outputs, plan.buffers, int(build.key[:8], 16))
@@ -248,11 +253,13 @@ class CudaDevice:
         message = {
             "do": "load",
             "launches": launches,
+            "calls": [encode_call(call, layout) for call in plan.calls],
             "variables": variables_in(build.ptx),
             "base": layout.base,
             "stride": layout.stride,
         }
-        answer, _ = self.runner.ask(message, build.cubin, seconds=_LOAD_SECONDS)
+        seconds = _LIBRARY_SECONDS if plan.calls else _LOAD_SECONDS
+        answer, _ = self.runner.ask(message, build.cubin, seconds=seconds)
         # What the assembler has left out cannot keep anything; what is there must be seen.
         hidden = [name for name in answer["hidden"] if f"\0{name}\0".encode() in build.cubin]
         if hidden:
@@ -327,6 +334,25 @@ def encode(launch: BoundLaunch, kernel: Kernel, layout: Layout) -> dict[str, Any
         "cluster": launch.cluster,
         "cooperative": launch.cooperative,
         "args": arguments,
+    }
+
+
+def encode_call(call: BoundCall, layout: Layout) -> dict[str, Any]:
+    """Return a library call as the runner takes it: tensors as offsets in a slot, with what is seen of them."""
+
+    def encoded(view: BoundView) -> dict[str, Any]:
+        place = layout.place(view.tensor)
+        seen = {"shape": view.shape, "strides": view.strides, "offset": view.offset}
+        return {"start": place.start, "bytes": place.spec.nbytes, **seen}
+
+    return {
+        "op": call.op,
+        "args": [encoded(view) for view in call.args],
+        "out": encoded(call.out),
+        "options": call.options,
+        "dtype": call.dtype,
+        "tf32": call.tf32,
+        "after": call.after,
     }
 
 

@@ -5,7 +5,7 @@
 It allocates the arena, lets its parent map it, loads a cubin, launches the plan on a slot or replays a captured series
 of slots, and says how long that took by events on the stream. Every error of the driver is an answer; after one that
 spoils the context the parent ends the process. It imports neither PyTorch nor NumPy, so that a fresh one is ready in a
-quarter of a second.
+quarter of a second; only a plan with library calls makes it load PyTorch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import ctypes
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from cuda.bindings import driver as cu
 
@@ -83,10 +83,21 @@ class Kernel:
         return (ctypes.c_uint8 * 8)(*data.ljust(8, b"\0"))
 
 
+class Step(Protocol):
+    """What a plan does one after the other: kernels of its own, and library calls."""
+
+    name: str
+
+    def launch(self, stream: Any, slot: int) -> None:
+        """Put the work on a stream. Raises DriverError."""
+        ...
+
+
 class Runner:
     """What is allocated and loaded at the moment."""
 
     def __init__(self, ordinal: int) -> None:
+        self.ordinal = ordinal
         self.device = start(ordinal)
         checked(cu.cuCtxSetLimit(cu.CUlimit.CU_LIMIT_MALLOC_HEAP_SIZE, _HEAP), "cuCtxSetLimit")
         # What stays in L2 from call to call would make a candidate look faster than it is.
@@ -96,7 +107,7 @@ class Runner:
         self.arena = 0
         self.spread: dict[int, int] = {}
         self.module: Any = None
-        self.kernels: list[Kernel] = []
+        self.steps: list[Step] = []
         self.variables: list[tuple[str, int, bytes]] = []
         self.graph: Any = None
         self.calls = 0
@@ -148,11 +159,12 @@ class Runner:
     # -- programs
 
     def do_load(self, message: wire.Message, blobs: list[bytes]) -> Answer:
-        """Load a cubin and prepare the launches of its plan."""
+        """Load a cubin and prepare the launches of its plan, and its library calls, each of which is made once."""
         self._unload()
         self.module = checked(cu.cuModuleLoadData(blobs[0]), "cuModuleLoadData")
         base, stride = message["base"], message["stride"]
-        self.kernels = [Kernel(self.module, launch, self._address, base, stride) for launch in message["launches"]]
+        self.steps = [Kernel(self.module, launch, self._address, base, stride) for launch in message["launches"]]
+        self._load_calls(message["calls"], base, stride)
         hidden = []
         for name in message["variables"]:
             status, address, size = cu.cuModuleGetGlobal(self.module, name.encode())
@@ -202,7 +214,10 @@ class Runner:
         return {"seconds": self._elapsed() / times, "kept": self._changed()}, ()
 
     def do_activity(self, message: wire.Message, _: list[bytes]) -> Answer:
-        """Replay once and answer with the spans in which the device was at work, in ns, as CUPTI saw them."""
+        """Replay once and answer with the spans in which the device was at work, in ns, as CUPTI saw them.
+
+        `library` holds those among them that are not of the program's own kernels.
+        """
         from warpsmith.device.cuda.cupti import Activity, CuptiError, available
 
         if not available():
@@ -218,7 +233,9 @@ class Runner:
             activity.close()
         except CuptiError as error:
             return {"spans": None, "problem": str(error)}, ()
-        return {"spans": [list(span) for span in activity.spans()]}, ()
+        own = {step.name for step in self.steps if isinstance(step, Kernel)}
+        library = [[event.start, event.end] for event in activity.events() if event.name not in own]
+        return {"spans": [list(span) for span in activity.spans()], "library": library}, ()
 
     def do_profile(self, message: wire.Message, _: list[bytes]) -> Answer:
         """Tell a profiler that watches this process where to begin or to end."""
@@ -230,9 +247,25 @@ class Runner:
     def _address(self, offset: int) -> int:
         return self.spread[offset] if self.spread else self.arena + offset
 
+    def _load_calls(self, calls: list[dict[str, Any]], base: int, stride: int) -> None:
+        """Put library calls among the launches; a call's `after` counts the launches before it."""
+        if not calls:
+            return
+        from warpsmith.device.cuda.library import LibraryCall
+
+        def place(slot: int, start: int) -> int:
+            return self._address(base + slot * stride + start)
+
+        # From the last to the first, so that the places of those in front stay as they are.
+        for message in reversed(calls):
+            call = LibraryCall(message, place, self.ordinal, self.stream)
+            call.launch(self.stream, 0)
+            self.steps.insert(message["after"], call)
+        checked(cu.cuStreamSynchronize(self.stream), "cuStreamSynchronize")
+
     def _launch(self, slot: int) -> None:
-        for kernel in self.kernels:
-            kernel.launch(self.stream, slot)
+        for step in self.steps:
+            step.launch(self.stream, slot)
 
     def _flush(self, nbytes: int) -> None:
         """Read more than the L2 holds, and give back what was to persist in it.
@@ -268,7 +301,7 @@ class Runner:
 
     def _unload(self) -> None:
         self._drop_graph()
-        self.kernels, self.variables = [], []
+        self.steps, self.variables = [], []
         if self.module is not None:
             checked(cu.cuModuleUnload(self.module), "cuModuleUnload")
             self.module = None

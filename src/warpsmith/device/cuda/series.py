@@ -21,6 +21,8 @@ from warpsmith.device.cuda.process import RunnerProcess
 
 MOST_NODES = 2048
 """Kernels in one graph: more take long to capture and say nothing new."""
+KERNELS_OF_A_CALL = 3
+"""Of a library call, where they are not counted: a product whose sum is shared, the sum of the parts, and a bias."""
 _SECONDS = 30.0
 _WALL_SECONDS, _WALL_PAIRS = 4e-3, 3
 
@@ -38,14 +40,24 @@ class Series:
     """A captured series.
 
     `slots` are all slots, `calls` how many of them are called, in an order that nobody knows, `launches` how many
-    kernels a call launches, `launch_seconds` how long each took on the device, once `activity` was asked for.
+    kernels a call launches, `launch_seconds` how long each took on the device, once `activity` was asked for. Where a
+    call of the program makes `library_calls`, `launches` is what it launches at most, and `activity` tells in
+    `library_share` what share of the time library code takes, in place of the seconds of each launch.
     """
 
     def __init__(
-        self, runner: RunnerProcess, arena: Arena, launches: int, l2_bytes: int, chance: random.Random
+        self,
+        runner: RunnerProcess,
+        arena: Arena,
+        launches: int,
+        l2_bytes: int,
+        chance: random.Random,
+        library_calls: int = 0,
     ) -> None:
         self.slots = arena.layout.slots
-        self.launches = launches
+        self.launches = launches = launches + KERNELS_OF_A_CALL * library_calls
+        self.library_share: float | None = None
+        self._hybrid = library_calls > 0
         self.launch_seconds: tuple[float, ...] = ()
         self.calls = min(self.slots, max(1, MOST_NODES // max(1, launches)))
         self.order = chance.sample(range(self.slots), self.calls)
@@ -93,7 +105,10 @@ class Series:
         """Return how long the device was at work for one call, by CUPTI; None where that is not there."""
         answer, _ = self._runner.ask({"do": "activity", "flush": self._flush}, seconds=_SECONDS, max_blob=1 << 24)
         spans = [(int(low), int(high)) for low, high in answer["spans"] or ()]
-        if len(spans) == self.calls * self.launches:
+        if self._hybrid and spans:
+            library = [(int(low), int(high)) for low, high in answer["library"]]
+            self.library_share = busy(library) / busy(spans)
+        elif len(spans) == self.calls * self.launches:
             # The device works through the series in order, so every launch of the plan comes around again.
             self.launch_seconds = tuple(
                 statistics.median(high - low for low, high in spans[number :: self.launches]) * 1e-9

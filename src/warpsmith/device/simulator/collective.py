@@ -87,6 +87,21 @@ def match(e: Emitter, step: Instruction) -> str:
     return "shuffle"
 
 
+def elect(e: Emitter, step: Instruction) -> str:
+    """`elect.sync`: the lowest lane of the member mask. Hardware says only that it is the same one every time."""
+    modifiers = Modifiers(step)
+    modifiers.one_of("sync")
+    modifiers.done()
+    target, member = step.operands
+    integer = np.dtype(np.int32)
+    if not isinstance(target, Pair):
+        raise step.fail("two destinations are due")
+    e.lines.append(f"t, u = {e.object(warp.elect)}(M, F, {e.read(step, member, integer)})")
+    e.write(step, target.first, "t", integer)
+    e.write(step, target.second, "u", BOOL)
+    return "shuffle"
+
+
 def activemask(e: Emitter, step: Instruction) -> str:
     """`activemask`."""
     e.write(step, step.operands[0], f"{e.object(warp.active_mask)}(M, F)", np.dtype(np.int32))
@@ -110,8 +125,11 @@ def barrier(e: Emitter, step: Instruction) -> str:
 
 
 def fence(e: Emitter, step: Instruction) -> str:
-    """`membar` and `fence`: memory is always consistent here."""
+    """`membar` and `fence`: memory is always consistent here, but the sanitizer wants to know of proxies."""
+    if step.modifiers in (("proxy", "async"), ("proxy", "async", "shared::cta")):
+        e.lines.append("M.proxy_fence(F)")
+        return "barrier"
     known = {"gl", "cta", "sys", "sc", "acq_rel", "gpu", "cluster", "level", "proxy", "alias", "async"}
-    if not set(step.modifiers) <= known:
+    if not set(step.modifiers) - {"global"} <= known:
         raise step.fail("unknown form of fence")
     return "barrier"

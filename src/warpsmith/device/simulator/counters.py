@@ -19,6 +19,8 @@ from warpsmith.device.simulator.fragment import Fragment
 from warpsmith.device.simulator.memory import run_start
 from warpsmith.device.simulator.mma import product
 from warpsmith.device.simulator.site import Site
+from warpsmith.device.simulator.wgmma import multiplies
+from warpsmith.device.simulator.wgmma import product as warpgroup_product
 from warpsmith.records import Counters
 
 if TYPE_CHECKING:
@@ -108,6 +110,11 @@ class Counting:
             ids, lane = ids[sample], lane[sample]
         self.wavefronts += _wavefronts(ids, lane, where, width) * scale
 
+    def matrix_read(self, pieces: int) -> None:
+        """A `wgmma` reads so many pieces of 16 bytes: eight, a core matrix, in one request without conflicts."""
+        self.shared_requests += pieces // 8
+        self.wavefronts += pieces // 8
+
     def local_access(self, fragment: Fragment, site: Site) -> None:
         """Threads access local memory."""
         self.local_bytes += fragment.n * site.width
@@ -128,6 +135,9 @@ class Counting:
                 if step.opcode == "mma":
                     form = product(step)
                     tensor[form.name] += form.multiply_adds * self.warps[number]
+                elif multiplies(step):
+                    wide = warpgroup_product(step)
+                    tensor[wide.operands] += wide.multiply_adds * self.warps[number]
             end = self.flow.blocks[number].end
             if isinstance(end, Branch) and end.counted:
                 branches += self.warps[number]

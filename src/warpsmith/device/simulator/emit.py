@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from warpsmith.device.simulator import accesses, alu, collective, mma, moves, special
+from warpsmith.device.simulator import accesses, alu, collective, mma, moves, special, wgmma
 from warpsmith.device.simulator.chains import Chains
 from warpsmith.device.simulator.decode import BOOL, DTYPES, SHORT, DType, Operation
 from warpsmith.device.simulator.flow import Block, Flow, needs_whole_warp
@@ -32,6 +32,7 @@ from warpsmith.device.simulator.ptx import (
 )
 from warpsmith.device.simulator.site import Site
 
+U4 = np.dtype(np.uint32)
 Handler = Callable[["Emitter", Instruction], str | None]
 HANDLERS: dict[str, Handler] = {
     "mov": moves.mov,
@@ -46,16 +47,18 @@ HANDLERS: dict[str, Handler] = {
     "cp": accesses.copy,
     "ldmatrix": accesses.load_matrix,
     "mma": mma.mma,
+    "wgmma": wgmma.emit,
     "shfl": collective.shuffle,
     "vote": collective.vote,
     "redux": collective.redux,
     "match": collective.match,
+    "elect": collective.elect,
     "activemask": collective.activemask,
     "bar": collective.barrier,
     "barrier": collective.barrier,
     "membar": collective.fence,
     "fence": collective.fence,
-    **dict.fromkeys((*ENDS, *IGNORED, "nanosleep"), moves.control),
+    **dict.fromkeys((*ENDS, *IGNORED, "nanosleep", "setmaxnreg"), moves.control),
 }
 
 
@@ -244,6 +247,7 @@ class Emitter:
 
     def emit(self, step: Instruction) -> str | None:
         """Emit one instruction; return the class it is counted in, None if it costs nothing."""
+        self._check_in_flight(step)
         operation = self.operations[id(step)]
         if operation is not None:
             self._operation(step, operation)
@@ -252,6 +256,13 @@ class Emitter:
         if handler is None:
             raise step.fail("unknown instruction")
         return handler(self, step)
+
+    def _check_in_flight(self, step: Instruction) -> None:
+        """Look whether an instruction meets a result of `wgmma` that is on its way, where it may."""
+        names = self.flow.in_flight.reads.get(id(step), ())
+        if names:
+            read = "".join(f"{self.read(step, Register(name), U4)}, " for name in names)
+            self.lines.append(f"if M.watch is not None: M.products.check(F, {step.line}, ({read}))")
 
     def _operation(self, step: Instruction, operation: Operation) -> None:
         sources = [self.read(step, operand, dtype) for operand, dtype in zip(step.operands[1:], operation.inputs)]

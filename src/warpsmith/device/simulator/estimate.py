@@ -15,7 +15,7 @@ do is what benchmarks/estimate_vs_measured.py prints. They are the same for all 
 Multiply-adds of tensor cores are charged at the dense peak of the catalogue. What it gives for half precision is the
 greater of two where they differ, that with float16 accumulators; with float32 ones, every GPU of the catalogue does
 twice as many float16 or bfloat16 multiply-adds as TF32 ones, by the same datasheets. On compute capability 9.0 the
-peaks are those of `wgmma`, which the simulator does not know; how far `mma` stays below them is not modelled.
+peaks are those of `wgmma`; how far `mma` stays below them is not modelled.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from warpsmith.device.simulator.library import seconds_of
 from warpsmith.records import BoundLaunch, BoundPlan, Build, Counters, GpuSpec, KernelResources, Timing
 
 # The factor within which nine of ten measured programs lie.
@@ -100,9 +101,16 @@ def explain(build: Build, plan: BoundPlan, counters: Sequence[Counters], spec: G
     )
 
 
+def library_seconds(plan: BoundPlan, spec: GpuSpec) -> float:
+    """Estimate how much of one call of a plan library calls take, with their launches; see `library`."""
+    bandwidth = spec.memory_bandwidth * DRAM_EFFICIENCY
+    seconds = sum(NEXT_LAUNCH + seconds_of(call, spec, bandwidth) for call in plan.calls)
+    return seconds if plan.launches or not plan.calls else seconds + FIRST_LAUNCH - NEXT_LAUNCH
+
+
 def estimate(build: Build, plan: BoundPlan, counters: Sequence[Counters], spec: GpuSpec) -> Timing:
     """Estimate the time of one call of a plan."""
-    seconds = sum(one.seconds for one in explain(build, plan, counters, spec))
+    seconds = sum(one.seconds for one in explain(build, plan, counters, spec)) + library_seconds(plan, spec)
     interval = (seconds / UNCERTAINTY, seconds * UNCERTAINTY)
     return Timing((seconds,), seconds, interval, "estimated", spec.name)
 

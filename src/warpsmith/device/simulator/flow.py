@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from warpsmith.device.simulator.flying import InFlight, trace
 from warpsmith.device.simulator.inline import Inliner, check_parameter_slots, parameter_access
 from warpsmith.device.simulator.liveness import CARRY, ENDS, reads_and_writes
 from warpsmith.device.simulator.ptx import (
@@ -21,6 +22,7 @@ from warpsmith.device.simulator.ptx import (
     Symbol,
     Variable,
 )
+from warpsmith.device.simulator.wgmma import multiplies
 from warpsmith.errors import SimulatorError
 
 
@@ -89,6 +91,11 @@ class Block:
     line: int = 0
 
     @property
+    def gathers(self) -> bool:
+        """Whether it begins with an instruction for which a whole warpgroup must come together."""
+        return bool(self.steps) and multiplies(self.steps[0])
+
+    @property
     def decides(self) -> tuple[str, ...]:
         """Registers that say where to go from here."""
         match self.end:
@@ -126,6 +133,7 @@ class Flow:
     shared_bytes: int
     blocks: tuple[Block, ...]
     max_threads: tuple[int, ...]
+    in_flight: InFlight
 
 
 def flow(module: Module, name: str) -> Flow:
@@ -140,6 +148,8 @@ def flow(module: Module, name: str) -> Flow:
     check_parameter_slots(inlined.registers)
     blocks = _blocks(items, inlined.targets)
     registers = inlined.registers | {CARRY: "pred"}
+    _liveness(blocks, registers)
+    in_flight = trace(blocks)
     _liveness(blocks, registers)
     local, local_bytes = _layout(inlined.variables, "local", 0)
     shared_variables = [*inlined.variables, *module.variables.values()]
@@ -159,6 +169,7 @@ def flow(module: Module, name: str) -> Flow:
         shared_bytes,
         tuple(blocks),
         function.max_threads,
+        in_flight,
     )
 
 
@@ -175,7 +186,7 @@ def _layout(variables: Iterable[Variable], space: str, start: int) -> tuple[dict
 
 def waits_for_warp(instruction: Instruction) -> bool:
     """Whether the threads named in a member mask must arrive before the instruction is executed."""
-    if instruction.opcode in ("shfl", "vote", "match", "redux"):
+    if instruction.opcode in ("shfl", "vote", "match", "redux", "elect"):
         return "sync" in instruction.modifiers
     if needs_whole_warp(instruction):
         return True
@@ -184,7 +195,12 @@ def waits_for_warp(instruction: Instruction) -> bool:
 
 def needs_whole_warp(instruction: Instruction | Label) -> bool:
     """Whether all 32 threads of a warp must execute the instruction together."""
-    return isinstance(instruction, Instruction) and instruction.opcode in ("mma", "ldmatrix")
+    return isinstance(instruction, Instruction) and instruction.opcode in ("mma", "ldmatrix", "wgmma")
+
+
+def _together(item: Instruction | Label) -> int:
+    """How many warps must execute an item together: 0, 1, or the 4 of a warpgroup."""
+    return 4 if isinstance(item, Instruction) and multiplies(item) else int(needs_whole_warp(item))
 
 
 def _is_barrier(instruction: Instruction) -> bool:
@@ -212,13 +228,13 @@ def _blocks(items: list[Instruction | Label], targets: Mapping[str, tuple[str, .
     expanded = _expand_guards(items)
     starts: list[int] = [0]
     labels: dict[str, int] = {}
-    previous_ended = together = False
+    previous_ended, together = False, 0
     for position, (item, _) in enumerate(expanded):
-        # Within a block, a warp that came together for one instruction is still together for the next.
-        again = together and needs_whole_warp(item)
+        # Within a block, warps that came together for one instruction are still together for the next.
+        again = 0 < _together(item) <= together
         waits = isinstance(item, Instruction) and waits_for_warp(item) and not again
         begins = isinstance(item, Label) or previous_ended or waits
-        together = needs_whole_warp(item) or (together and not begins)
+        together = max(_together(item), 0 if begins else together)
         if begins and starts[-1] != position:
             starts.append(position)
         if isinstance(item, Label):

@@ -34,6 +34,9 @@ def reads_and_writes(step: Instruction) -> tuple[list[str], list[str]]:
     if operands and (step.opcode not in NO_DESTINATION or reduces):
         writes = registers_of(operands.pop(0))
     reads = [name for operand in operands for name in registers_of(operand)]
+    if step.opcode == "wgmma":
+        # Accumulators of a product, and what a wait settles.
+        reads += writes
     if step.guard is not None:
         reads.append(step.guard.name)
     if "cc" in step.modifiers:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from warpsmith.device.simulator import warp
+from warpsmith.device.simulator import warp, warpgroups
 from warpsmith.device.simulator.barriers import Barriers
 from warpsmith.device.simulator.copies import Copies
 from warpsmith.device.simulator.flow import Barrier, Branch, Exit, Jump, Switch
 from warpsmith.device.simulator.fragment import Fragment, join
 from warpsmith.device.simulator.memory import Fault, Memory
+from warpsmith.device.simulator.products import Products
 from warpsmith.device.simulator.site import Site
 from warpsmith.records import GpuSpec
 
@@ -69,6 +70,7 @@ class Chunk:
         self.parked: dict[int, list[Fragment]] = {}
         self.barriers = Barriers(self)
         self.copies = Copies(self)
+        self.products = Products(self)
         self.alive = np.full(block_count, self.block_threads, np.int64)
         self.alive_total = first.n
         self.alive_masks = np.bitwise_or.reduceat(
@@ -139,7 +141,17 @@ class Chunk:
         return order[self.turn // STEP % len(order)]
 
     def _complete(self, pc: int, fragment: Fragment) -> Fragment | None:
-        """Park the threads whose warps are not all here; return the others."""
+        """Park the threads whose warps (or warpgroups) are not all here; return the others."""
+        absent = warpgroups.missing(self, fragment) if self.flow.blocks[pc].gathers else self._missing(pc, fragment)
+        if not absent.any():
+            return fragment
+        live = self.code.live[pc]
+        self.parked.setdefault(pc, []).append(fragment.select(np.flatnonzero(absent), live))
+        index = np.flatnonzero(~absent)
+        return fragment.select(index, live) if len(index) else None
+
+    def _missing(self, pc: int, fragment: Fragment) -> Array:
+        """For each thread, whether some living thread of its warp that the member mask names is not here."""
         member = self.code.members[pc]
         assert member is not None
         if member[0] >= 0:
@@ -148,13 +160,8 @@ class Chunk:
             mask = np.array([member[1]], np.int64)
         bits = np.int64(1) << warp.lanes(fragment)
         present = warp.warp_reduce(self, fragment, bits, np.bitwise_or)
-        missing = mask & self.alive_masks[fragment.warp_ids] & ~present
-        if not missing.any():
-            return fragment
-        live = self.code.live[pc]
-        self.parked.setdefault(pc, []).append(fragment.select(np.flatnonzero(missing != 0), live))
-        index = np.flatnonzero(missing == 0)
-        return fragment.select(index, live) if len(index) else None
+        absent: Array = mask & self.alive_masks[fragment.warp_ids] & ~present != 0
+        return absent
 
     def put(self, pc: int, fragment: Fragment) -> None:
         """Let a fragment go on at a block."""
@@ -242,6 +249,11 @@ class Chunk:
         """Order the accesses of each warp (`bar.warp.sync`)."""
         if self.watch is not None:
             self.watch.warp_barrier(fragment)
+
+    def proxy_fence(self, fragment: Fragment) -> None:
+        """Order what these threads wrote before what `wgmma` reads (`fence.proxy.async`)."""
+        if self.watch is not None and self.watch.proxies is not None:
+            self.watch.proxies.fence(fragment)
 
     def argument(self, name: str, offset: int, dtype: Any) -> Array:
         """A piece of a kernel argument."""

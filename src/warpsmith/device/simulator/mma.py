@@ -126,16 +126,21 @@ def require_whole_warps(fragment: Fragment, line: int, opcode: str) -> None:
     raise Fault("barrier_divergence", fragment, lane, line, message)
 
 
-def _elements(fragment: Fragment, registers: tuple[Array, ...], kind: str) -> Array:
-    """Return the elements in the registers (uint32) of each warp as float64: (warps, all places of the fragment)."""
-    bits = np.stack([warp.expand(fragment, one) for one in registers], axis=1)
+def numbers(bits: Array, kind: str) -> Array:
+    """Return what registers (uint32) hold as elements of a type: float64, one dimension."""
     if kind == "f32":
         values = bits.view(F4)
     elif kind == "tf32":
         values = (bits & TF32_MASK).view(F4)
     else:
         values = bits.view(np.float16) if kind == "f16" else bf16_to_f32(bits.view(U2))
-    return values.astype(F8).reshape(fragment.n // WARP, -1)
+    return values.astype(F8)
+
+
+def _elements(fragment: Fragment, registers: tuple[Array, ...], kind: str) -> Array:
+    """Return the elements in the registers (uint32) of each warp as float64: (warps, all places of the fragment)."""
+    bits = np.stack([warp.expand(fragment, one) for one in registers], axis=1)
+    return numbers(bits.reshape(-1), kind).reshape(fragment.n // WARP, -1)
 
 
 @functools.cache

@@ -16,9 +16,11 @@ from warpsmith.device.arena import Arena
 from warpsmith.device.simulator.flow import Flow
 from warpsmith.device.simulator.fragment import Fragment
 from warpsmith.device.simulator.memory import GLOBAL_BASE, shared_positions
+from warpsmith.device.simulator.proxies import Proxies
 from warpsmith.device.simulator.ptx import Instruction
 from warpsmith.device.simulator.shadow import Access, Flights, Order, Shadow, granules
 from warpsmith.device.simulator.site import Site
+from warpsmith.device.simulator.wgmma import multiplies
 from warpsmith.records import Finding, FindingKind
 
 if TYPE_CHECKING:
@@ -50,9 +52,11 @@ class Sanitizer:
         self.blocks = blocks
         steps = [step for block in flow.blocks for step in block.steps]
         self.fences = any(
-            step.opcode in ("membar", "fence") or {"acquire", "release", "acq_rel"} & set(step.modifiers)
+            (step.opcode in ("membar", "fence") and "proxy" not in step.modifiers)
+            or {"acquire", "release", "acq_rel"} & set(step.modifiers)
             for step in steps
         )
+        self.products = any(multiplies(step) for step in steps)
         self.granules = {
             space: min((site.width for site in sites if site.space in (space, "generic")), default=4)
             for space in ("global", "shared")
@@ -91,6 +95,7 @@ class Watch:
         self.flights: Flights | None = None
         self.epoch = np.zeros(chunk.slot_count, np.int32)
         self.sub = np.zeros(chunk.slot_count, np.int32)
+        self.proxies = Proxies(self) if sanitizer.products else None
 
     # -- accesses
 
@@ -113,6 +118,8 @@ class Watch:
         self._initialised(self.shared_known, fragment, site, at, write, offsets)
         if self.flights is not None:
             self._in_flight(self.flights, fragment, site, at, offsets, write)
+        if self.proxies is not None and (write or site.atomic):
+            self.proxies.write(fragment, site, at)
         self._race("shared_race", self.shared_shadow, self.shared_granule, fragment, site, at, offsets, write, values)
 
     def local_access(self, fragment: Fragment, site: Site, at: Array, write: bool) -> None:
@@ -130,7 +137,7 @@ class Watch:
             if undefined.any() and ".exch" not in site.text:
                 lane = int(np.flatnonzero(undefined)[0])
                 where = self._where(site, int(offsets[lane]))
-                self._report("uninitialised", fragment, lane, site.line, f"reads {where}, which nobody has written", 0)
+                self.report("uninitialised", fragment, lane, site.line, f"reads {where}, which nobody has written", 0)
         if write:
             known[positions] = 1
 
@@ -164,7 +171,7 @@ class Watch:
         message += f" in line {other_line} with nothing to order the two"
         if what == "writes" and self._same_value(kind, site, at, values, lane):
             message += " (the same value)"
-        self._report(kind, fragment, lane, site.line, message, other_line)
+        self.report(kind, fragment, lane, site.line, message, other_line)
 
     def _access(self, slots: Array, line: int, exempt: bool, pieces: int) -> Access:
         slots = np.repeat(slots, pieces)
@@ -199,6 +206,8 @@ class Watch:
         places = granules(at, self.shared_granule, pieces)
         if self.flights is not None:
             self.flights.set(places, 0, 0)
+        if self.proxies is not None:
+            self.proxies.wrote(places)
         self.shared_shadow.set("write", places, self._access(slots, line, False, pieces))
 
     def _in_flight(
@@ -207,15 +216,24 @@ class Watch:
         """Report an access to what a copy is on its way to."""
         pieces = max(1, site.width // self.shared_granule)
         found = flights.first(granules(at, self.shared_granule, pieces))
-        if found is None:
-            return
-        position, other, other_line = found
-        lane = position // pieces
+        if found is not None:
+            lane = found[0] // pieces
+            action = f"{'writes' if write else 'reads'} {self._where(site, int(offsets[lane]))}"
+            self._report_copy(fragment, lane, site.line, action, found[1], found[2])
+
+    def copy_in_flight(self, fragment: Fragment, lane: int, line: int, places: Array) -> None:
+        """Report a `wgmma` that reads granules while a copy to one of them is on its way."""
+        found = None if self.flights is None else self.flights.first(places)
+        if found is not None:
+            offset = int(places[found[0]]) * self.shared_granule % self.chunk.shared_stride
+            action = f"a wgmma reads shared memory at offset {offset}"
+            self._report_copy(fragment, lane, line, action, found[1], found[2])
+
+    def _report_copy(self, fragment: Fragment, lane: int, line: int, action: str, other: int, other_line: int) -> None:
         block, thread = self._place(other)
-        message = f"{'writes' if write else 'reads'} {self._where(site, int(offsets[lane]))} while a copy to it is on "
-        message += f"its way, which thread {thread} of block {block} issued in line {other_line}; that thread must "
-        message += "wait for it (cp.async.wait_group), and the others at a barrier thereafter"
-        self._report("shared_race", fragment, lane, site.line, message, other_line)
+        message = f"{action} while a copy to it is on its way, which thread {thread} of block {block} issued in line "
+        message += f"{other_line}; that thread must wait for it (cp.async.wait_group), and the others at a barrier "
+        self.report("shared_race", fragment, lane, line, message + "thereafter", other_line)
 
     # -- order
 
@@ -234,7 +252,7 @@ class Watch:
     def absent_lane(self, fragment: Fragment, lane: int, line: int) -> None:
         """A thread needs one of its warp that is not there."""
         message = "a warp instruction needs a thread of the warp that does not take part: its value is undefined"
-        self._report("uninitialised", fragment, lane, line, message, 0)
+        self.report("uninitialised", fragment, lane, line, message, 0)
 
     def mixed_barriers(self, arrivals: list[tuple[Instruction, Fragment]]) -> None:
         """Threads meet at different barrier instructions: harmless only where no block has both."""
@@ -245,7 +263,7 @@ class Watch:
                 if known[0] is not instruction:
                     message = f"threads of one block wait at different barriers, in lines {known[0].line} and "
                     message += f"{instruction.line}"
-                    self._report("barrier_divergence", fragment, 0, instruction.line, message, known[0].line)
+                    self.report("barrier_divergence", fragment, 0, instruction.line, message, known[0].line)
 
     # -- reports
 
@@ -257,9 +275,10 @@ class Watch:
     def _place(self, thread: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         return self.chunk.run_state.place(thread)
 
-    def _report(
+    def report(
         self, kind: FindingKind, fragment: Fragment, lane: int, line: int, message: str, other_line: int
     ) -> None:
+        """Keep a finding about the thread at a position of the fragment."""
         slot = int(fragment.slots[lane]) + self.chunk.first_block * self.chunk.block_slots
         block, thread = self._place(slot)
         self.sanitizer.add(Finding(kind, self.sanitizer.kernel, line, message, block, thread), other_line)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from warpsmith.device.arena import Arena
+from warpsmith.device.protocol import target
 from warpsmith.device.simulator import launch as launching
+from warpsmith.device.simulator import library
 from warpsmith.device.simulator.counters import Counting
 from warpsmith.device.simulator.emit import Code, emit
 from warpsmith.device.simulator.estimate import estimate, occupancy
@@ -24,6 +26,7 @@ from warpsmith.device.simulator.ptx import Module, Variable
 from warpsmith.device.simulator.sanitizer import Initialised, Sanitizer
 from warpsmith.errors import SimulatorError
 from warpsmith.records import (
+    BoundCall,
     BoundLaunch,
     BoundPlan,
     Build,
@@ -96,7 +99,14 @@ class Simulator:
         counters: list[Counters] = []
         executed = 0
         initialised = Initialised(arena) if sanitize else None
-        for launch in plan.launches:
+        for launch in plan.steps:
+            if isinstance(launch, BoundCall):
+                left = math.inf if budget is None else budget - executed
+                findings += library.execute(launch, arena, initialised, left)
+                executed += library.products_of(launch)
+                if findings:
+                    break
+                continue
             if launch.cluster != (1, 1, 1):
                 raise SimulatorError(f"{launch.kernel}: the simulator does not execute thread block clusters")
             wrong = self._invalid(launch, loaded.module, build.resources)
@@ -148,9 +158,8 @@ class Simulator:
 
     @property
     def architecture(self) -> str:
-        """What to compile for, such as `sm_90`."""
-        major, minor = self._spec.compute_capability
-        return f"sm_{major}{minor}"
+        """What to compile for, such as `sm_90a`."""
+        return target(self._spec)
 
     def close(self) -> None:
         """There is nothing to end."""

@@ -125,6 +125,13 @@ def active_mask(chunk: Chunk, fragment: Fragment) -> Array:
     return ballot(chunk, fragment, np.ones(1, np.bool_), every).astype(np.uint32).view(np.int32)
 
 
+def elect(chunk: Chunk, fragment: Fragment, member: Array) -> tuple[Array, Array]:
+    """The lowest lane that is here and in the member mask, int32, and for each thread whether it is that one."""
+    mask = ballot(chunk, fragment, np.ones(1, np.bool_), member)
+    leader = np.bitwise_count((mask & -mask) - 1).astype(np.int32)
+    return leader, leader == lanes(fragment)
+
+
 def redux(name: str, signed: bool) -> Callable[..., Array]:
     """Return `redux.sync`: add, min, max, and, or, xor over the warp's threads, 32 bits."""
     function: np.ufunc = {

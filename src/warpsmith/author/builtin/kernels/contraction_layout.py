@@ -18,8 +18,8 @@ from warpsmith.author.builtin.index import Axis, Index, axes_of, lift, ravel, un
 from warpsmith.author.builtin.kernels.emission import Lanes, Store, loads
 from warpsmith.author.builtin.printer import CTYPES
 from warpsmith.author.builtin.regions import Region, resolve
-from warpsmith.author.builtin.scalar import Literal, Scalar, both, guarded, within
-from warpsmith.author.builtin.values import Contraction, Coords
+from warpsmith.author.builtin.scalar import Apply, Literal, Load, Scalar, both, guarded, within
+from warpsmith.author.builtin.values import Contraction, Coords, Packed, Virtual
 from warpsmith.records import DTYPE_BYTES
 
 Side = Choice["left", "right"]
@@ -87,7 +87,8 @@ class Operand:
 class Layout:
     """A contraction region with linear indices for m, n and the batch. The innermost output dimension is never m.
 
-    `shape` are the extents of the dimensions that are worked on, `roles` what each of them counts as.
+    `shape` are the extents of the dimensions that are worked on, `roles` what each of them counts as; `tensors` must be
+    in memory before the operands can be read.
     """
 
     region: Region
@@ -96,13 +97,15 @@ class Layout:
     roles: str
     left: Operand
     right: Operand
+    tensors: tuple[Virtual, ...] = ()
 
     @staticmethod
-    def of(region: Region) -> Layout:
-        """Lay out the region's contraction."""
+    def of(region: Region, packed: bool = False) -> Layout:
+        """Lay out the region's contraction, with its operands `packed` if it offers that."""
         (producer,) = region.producers
         assert isinstance(producer, Contraction)
-        first, second = producer.left, producer.right
+        source = producer.packed if packed and producer.packed is not None else producer
+        first, second, inner = source.left, source.right, source.inner
         shape = _worked(producer)
         roles = _roles(producer, shape)
         innermost = next((r for r, e in zip(reversed(roles), reversed(shape), strict=True) if e > 1), "n")
@@ -112,11 +115,11 @@ class Layout:
 
         def left(batch: Index, outer: Index, depth: Index) -> Scalar:
             out = _joined(producer, _coords(shape, roles, batch, outer, Index()))
-            return resolve(first(out, unravel(depth, producer.inner)), {})
+            return _read(resolve(first(out, unravel(depth, inner)), {}))
 
         def right(batch: Index, outer: Index, depth: Index) -> Scalar:
             out = _joined(producer, _coords(shape, roles, batch, Index(), outer))
-            return resolve(second(out, unravel(depth, producer.inner)), {})
+            return _read(resolve(second(out, unravel(depth, inner)), {}))
 
         m, n = (math.prod(_extents(shape, roles, role)) for role in "mn")
         return Layout(
@@ -126,6 +129,7 @@ class Layout:
             roles,
             Operand("left", m, producer.depth, left),
             Operand("right", n, producer.depth, right),
+            source.tensors if isinstance(source, Packed) else (),
         )
 
     @property
@@ -213,6 +217,17 @@ def outputs(region: Region, coords: Coords, place: Index, total: Scalar) -> list
     (producer,) = region.producers
     values = [resolve(o.at(coords, region.domain), {(producer, 0): total}) for o in region.outputs]
     return [Store(o.name, o.dtype, place, value) for o, value in zip(region.outputs, values, strict=True)]
+
+
+def _read(value: Scalar) -> Scalar:
+    """A choice between a read and zero as nothing but the read, which gives zero where its guard does not hold."""
+    if isinstance(value, Apply) and value.op == "where":
+        condition, inside, outside = value.args
+        if isinstance(inside, Load) and isinstance(outside, Literal) and outside.value == 0:
+            held = inside.guard
+            if held is condition or (isinstance(held, Apply) and held.op == "and" and condition in held.args):
+                return inside
+    return value
 
 
 def _extents(shape: tuple[int, ...], roles: str, role: str) -> tuple[int, ...]:

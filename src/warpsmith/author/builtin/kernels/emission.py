@@ -52,11 +52,15 @@ class Family(Protocol):
 
 @dataclass
 class Scope:
-    """Names for one region: its kernel, its tunables, the parameters of its kernels."""
+    """Names for one region: its kernel, its tunables, the parameters of its kernels.
+
+    `shared` are the bytes of shared memory that a block may use.
+    """
 
     kernel: str
     prefix: str
     wide: bool
+    shared: int
     fast: bool = False
     helpers: set[str] = field(default_factory=set)
 
@@ -82,8 +86,9 @@ class Scope:
 _RESERVED = re.compile(
     r"(i|k|j|row|col|lane|item|turn|split|warp|batch|m|n|last|more|left|right|part|start|step|group|column|slot|fetch|"
     r"place|task|mine|before|carry|slice|at|running|inside|w|y|p|[thv]\d+|acc\d*|tile\w*|depth\d*|first\w*|next\w*|"
-    r"r|own|unit|team|chunk|state|cell|after|held|arrived|(kept|weight|given|sum|all)\d+|kept|"
+    r"r|e|h|quad|member|due|strange|band|height|within|shared|sum|large|small|row_\w+|own|unit|team|chunk|state|cell|after|held|arrived|(kept|weight|given|sum|all)\d+|kept|"
     r"(total|product|largest|smallest|found|kept|best|moments|squares|online)\d*|\w+_[rsv]\d*|"
+    r"key|score|rescale|base|peak|c|seen|end|"
     r"float|double|int|bool|char|long|short|half|min|max|Vec|[A-Z_]+)"
 )
 
@@ -192,14 +197,15 @@ class Add:
 
 @dataclass(frozen=True)
 class Assign:
-    """Set a variable of the kernel to a value."""
+    """Set a variable of the kernel, of the type that `dtype` is stored in, to a value."""
 
     variable: str
     value: Scalar
+    dtype: str = "float32"
 
     def hand_over(self, printer: Printer) -> str:
         """Return the statement."""
-        return f"{self.variable} = {printer.value(self.value)};"
+        return f"{self.variable} = {narrowed(self.dtype, printer.value(self.value))};"
 
 
 Sink = Store | Add | Assign
@@ -306,6 +312,15 @@ def indented(lines: Iterable[str], depth: int = 1) -> list[str]:
     return ["    " * depth + line if line else line for line in lines]
 
 
+def unrolled(variable: str, count: int | str, body: Sequence[str], step: int = 1) -> list[str]:
+    """Frame a loop that the compiler unrolls."""
+    advance = f"++{variable}" if step == 1 else f"{variable} += {step}"
+    head = f"for (int {variable} = 0; {variable} < {count}; {advance})"
+    if len(body) == 1:
+        return ["#pragma unroll", f"{head} {body[0]}"]
+    return ["#pragma unroll", f"{head} {{", *indented(body), "}"]
+
+
 def function(scope: Scope, name: str, params: str, bounds: str, body: Sequence[str], comment: str) -> str:
     """Frame a kernel."""
     head = [f"// {line}" for line in comment.splitlines()]
@@ -333,6 +348,7 @@ __all__ = [
     "narrowed",
     "parameters",
     "pointer",
+    "unrolled",
     "vector_read",
     "vector_widths",
     "widened",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from warpsmith.author.builtin.kernels.attention import Attentions
 from warpsmith.author.builtin.kernels.contraction import Contractions
 from warpsmith.author.builtin.kernels.emission import Family
 from warpsmith.author.builtin.kernels.pointwise import Pointwise
@@ -18,4 +19,5 @@ FAMILIES: Mapping[Kind, Family] = {
     "contraction": Contractions(),
     "scan": Scans(),
     "recurrence": Recurrences(),
+    "attention": Attentions(),
 }

@@ -18,24 +18,30 @@ from warpsmith.author.builtin.kernels.emission import (
     parameters,
     vector_widths,
 )
+from warpsmith.author.builtin.kernels.pointwise_turned import emit_turned, read_dimension
 from warpsmith.author.builtin.regions import Region, resolve
 from warpsmith.records import GpuSpec, Launch
 
 
 class Pointwise:
-    """`tiles` gives every block one stretch of the output, `grid_stride` lets a fixed grid walk over it."""
+    """`tiles` gives every block one stretch of the output, `grid_stride` lets a fixed grid walk over it, `turned` reads
+    along another dimension than it writes.
+    """
 
     def genes(self, region: Region, gpu: GpuSpec) -> tuple[Gene, ...]:
         """Vector width, and how blocks are laid over the output."""
         count = math.prod(region.domain)
         widths = vector_widths(count, [o.dtype for o in region.outputs])
+        turned = ("turned",) if read_dimension(region) is not None else ()
         return (
-            Gene("algorithm", ("tiles", "grid_stride")),
+            Gene("algorithm", (*turned, "tiles", "grid_stride")),
             Gene("vec", tuple(sorted(widths, key=lambda v: (v != min(4, max(widths)), v)))),
         )
 
     def emit(self, region: Region, genes: Genes, scope: Scope) -> Kernels:
         """Write one kernel."""
+        if genes["algorithm"] == "turned":
+            return emit_turned(region, scope)
         vec = int(genes["vec"])
         count = math.prod(region.domain)
         lanes = Lanes(Axis("i", count // vec), vec)

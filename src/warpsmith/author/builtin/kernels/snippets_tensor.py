@@ -11,6 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+# Columns of the products of a warpgroup.
+_WGMMA_COLUMNS = (32, 64, 128, 192, 256)
+
+
+def _wgmma(columns: int) -> str:
+    """An asynchronous product of 64 rows."""
+    count = columns // 2
+    sums = ", ".join(f"%{i}" for i in range(count))
+    operands = ", ".join(f'"+f"(acc[{i // 4}][{i % 4}])' for i in range(count))
+    return f"""// Begin acc (64 x {columns}, over four warps) = a (64 x 8) times b (8 x {columns}), plus acc if `keep`.
+__device__ void wgmma_tf32(float (&acc)[{columns // 8}][4], const unsigned (&a)[4], unsigned long long b, bool keep) {{
+    asm volatile("{{\\n.reg .pred keep;\\nsetp.ne.b32 keep, %{count + 5}, 0;\\n"
+        "wgmma.mma_async.sync.aligned.m64n{columns}k8.f32.tf32.tf32 {{{sums}}}, "
+        "{{%{count}, %{count + 1}, %{count + 2}, %{count + 3}}}, %{count + 4}, keep, 1, 1;\\n}}"
+        : {operands}
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int(keep)));
+}}"""
+
+
 TENSOR_SNIPPETS: Mapping[str, str] = {
     "Tf32": """// x as a sum of two numbers with the eleven significant bits that tensor cores read.
 struct Tf32 { unsigned large, small; };
@@ -18,28 +37,34 @@ __device__ Tf32 split_tf32(float x) {
     const unsigned large = __float_as_uint(x) & 0xffffe000u;
     const float rest = x - __uint_as_float(large);
     // An infinity has no rest; subtracted from itself it would leave NaN.
-    return {large, fabsf(x) < INFINITY ? __float_as_uint(rest) : 0u};
+    return {large, fabsf(x) == INFINITY ? 0u : __float_as_uint(rest)};
+}""",
+    "round_tf32": """// The nearest number with the eleven significant bits that tensor cores read.
+__device__ unsigned round_tf32(float x) {
+    unsigned rounded;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
+    return rounded;
 }""",
     "mma_tf32": """// acc (16 x 8) += a (16 x 8) times b (8 x 8), TF32.
 __device__ void mma_tf32(float (&acc)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }""",
     "mma_f16": """// acc (16 x 8) += a (16 x 16) times b (16 x 8), float16.
 __device__ void mma_f16(float (&acc)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }""",
     "mma_bf16": """// acc (16 x 8) += a (16 x 16) times b (16 x 8), bfloat16.
 __device__ void mma_bf16(float (&acc)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }""",
     "load_matrices": """// Load four matrices of eight rows of 16 bytes; lanes 0 to 7 point to those of the first.
 __device__ void load_matrices(unsigned (&to)[4], const void* row) {
@@ -70,4 +95,26 @@ __device__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "mem
 template <int Groups> __device__ void await_copies() {
     asm volatile("cp.async.wait_group %0;" :: "n"(Groups) : "memory");
 }""",
+    "wgmma": """// Products of warpgroups run on their own: their registers must not change between begin and await.
+__device__ void wgmma_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+// Wait for all of them. To the compiler the sums change here, so that it reads none of them before.
+template <int Columns> __device__ void wgmma_await(float (&acc)[Columns][4]) {
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    #pragma unroll
+    for (int j = 0; j < Columns; ++j) {
+        asm volatile("" : "+f"(acc[j][0]), "+f"(acc[j][1]), "+f"(acc[j][2]), "+f"(acc[j][3]) :: "memory");
+    }
+}
+
+// Let tensor cores see what this thread has written to shared memory.
+__device__ void wgmma_publish() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// A matrix in shared memory: rows of 128 bytes, swizzled, every eight of them 1024 bytes from the last.
+__device__ unsigned long long describe_rows(const void* tile) {
+    const unsigned at = unsigned(__cvta_generic_to_shared(tile));
+    return 1ull << 62 | 64ull << 32 | 1ull << 16 | (at & 0x3ffffu) >> 4;
+}""",
+    **{f"wgmma_tf32_{columns}": _wgmma(columns) for columns in _WGMMA_COLUMNS},
 }

@@ -5,6 +5,7 @@ from warpsmith.author.builtin.lowering import (  # noqa: F401  (importing a modu
     attention,
     classification,
     contractions,
+    convolutions,
     diagonals,
     einsum,
     indexing,

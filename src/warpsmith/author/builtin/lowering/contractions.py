@@ -1,4 +1,4 @@
-"""Matrix products, linear layers and convolutions: all are one contraction with different index maps."""
+"""Matrix products and linear layers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 from warpsmith.author.builtin.index import Index
 from warpsmith.author.builtin.lowering.diagonals import Diagonal
 from warpsmith.author.builtin.lowering.pointwise import element
-from warpsmith.author.builtin.lowering.reductions import windows
 from warpsmith.author.builtin.lowering.registry import Site, lowers
 from warpsmith.author.builtin.scalar import Literal, Scalar, apply, compute_dtype
 from warpsmith.author.builtin.values import Contraction, Coords, Value, Virtual, expand_coords
-from warpsmith.errors import UnsupportedOperator
 
 
 def product(site: Site, a: Value, b: Value, transposed: bool = False) -> Contraction:
@@ -90,7 +88,7 @@ def linear(site: Site, x: Value, weight: Value, bias: Value | None = None) -> Va
     left = Virtual(x.name, (1, *x.shape), x.dtype, lambda c: x.at(c[1:])) if flat else x
     whole = product(site, left, weight, transposed=True)
     out = _named(site, whole, [0] if flat else [])
-    return _biased(site, out, bias, lambda coords: (coords[-1],))
+    return biased(site, out, bias, lambda coords: (coords[-1],))
 
 
 @lowers("addmm.default", "baddbmm.default")
@@ -110,59 +108,11 @@ def addmm(site: Site, bias: Value, a: Value, b: Value, beta: float = 1, alpha: f
     return Virtual(site.name(), site.spec.shape, site.spec.dtype, formula)
 
 
-def _biased(site: Site, out: Virtual, bias: Value | None, channel: Callable[[Coords], Coords]) -> Virtual:
+def biased(site: Site, out: Virtual, bias: Value | None, channel: Callable[[Coords], Coords]) -> Virtual:
+    """Add a bias, of which `channel` tells the element that belongs to an output."""
     if bias is None:
         return out
     dtype = compute_dtype(out.dtype)
     return Virtual(
         site.name(), out.shape, out.dtype, lambda c: apply("add", out.at(c), element(bias, channel(c), dtype))
     )
-
-
-@lowers("conv1d.default", "conv2d.default", "conv3d.default", "convolution.default", "conv1d.padding", "conv2d.padding")
-def convolution(
-    site: Site, x: Value, weight: Value, bias: Value | None = None, stride: Sequence[int] = (1,),
-    padding: Sequence[int] | str = (0,), dilation: Sequence[int] = (1,), *rest: object,
-) -> Value:  # fmt: skip
-    """Sliding windows of the input contracted with the weights over input channels and window."""
-    groups = next((r for r in reversed(rest) if isinstance(r, int) and not isinstance(r, bool)), 1)
-    if rest and rest[0] is True:
-        raise UnsupportedOperator("transposed convolution")
-    kernel = weight.shape[2:]
-    rank = len(kernel)
-    steps, spread = _each(stride, rank), _each(dilation, rank)
-    if isinstance(padding, str):
-        total = [d * (k - 1) for d, k in zip(spread, kernel, strict=True)]
-        before = [t // 2 for t in total] if padding == "same" else [0] * rank
-    else:
-        before = _each(padding, rank)
-    alone = len(x.shape) == rank + 1
-    images = Virtual(x.name, (1, *x.shape), x.dtype, lambda c: x.at(c[1:])) if alone else x
-    batch, channels = (images.shape[0], weight.shape[0])
-    space = site.spec.shape[-rank:]
-    _, window = windows(images, space, kernel, steps, before, spread, 0.0)
-    per_group, inputs = channels // groups, weight.shape[1]
-    dtype = compute_dtype(site.spec.dtype)
-    shape = (batch, groups, per_group, *space)
-
-    def left(out: Coords, inner: Coords) -> Scalar:
-        return element(weight, (out[1] * per_group + out[2], *inner), dtype)
-
-    def right(out: Coords, inner: Coords) -> Scalar:
-        return window((out[0], out[1] * inputs + inner[0], *out[3:], *inner[1:]))
-
-    roles = "bbm" + "n" * rank
-    whole = Contraction(
-        site.name("conv"), shape, dtype, (dtype,), roles, (inputs, *kernel), left, right, "conv"
-    )  # fmt: skip
-
-    def at(coords: Coords) -> Scalar:
-        image, channel, *place = (Index(), *coords) if alone else coords
-        return whole.at((image, channel // per_group, channel % per_group, *place))
-
-    out = Virtual(site.name(), site.spec.shape, site.spec.dtype, at)
-    return _biased(site, out, bias, lambda coords: (coords[-1 - rank],))
-
-
-def _each(value: Sequence[int], rank: int) -> list[int]:
-    return list(value) * rank if len(value) == 1 else list(value)

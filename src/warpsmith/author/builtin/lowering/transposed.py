@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from warpsmith.author.builtin.index import Index
+from warpsmith.author.builtin.lowering.convolutions import Operand, convolved
 from warpsmith.author.builtin.lowering.pointwise import element
 from warpsmith.author.builtin.lowering.registry import Site, lowers
 from warpsmith.author.builtin.lowering.views import choose
@@ -145,24 +146,32 @@ def _contraction(name: str, x: Value, weight: Value, groups: int, lines: Sequenc
         return condition
 
     # Both operands are zero where there is no tap, so that an infinity in one meets no zero of the other.
-    def left(out: Coords, inner: Coords) -> Scalar:
-        taps = (line.tap(place, number) for line, place, number in zip(lines, out[3:], inner[1:], strict=True))
-        value = element(weight, (out[1] * inputs + inner[0], out[2], *taps), dtype)
-        return choose(taken(out, inner), value, Literal(0.0, dtype))
+    def operands(x: Value, filters: Value) -> tuple[Operand, Operand]:
+        def left(out: Coords, inner: Coords) -> Scalar:
+            taps = (line.tap(place, number) for line, place, number in zip(lines, out[3:], inner[1:], strict=True))
+            value = element(filters, (out[1] * per_group + out[2], inner[0], *taps), dtype)
+            return choose(taken(out, inner), value, Literal(0.0, dtype))
 
-    def right(out: Coords, inner: Coords) -> Scalar:
-        places = [line.position(place, number) for line, place, number in zip(lines, out[3:], inner[1:], strict=True)]
-        condition = taken(out, inner)
-        for line, place in zip(lines, places, strict=True):
-            condition = both(condition, within(place, 0, line.source))
-        value = element(x, (out[0], out[1] * inputs + inner[0], *places), dtype)
-        return choose(condition, value, Literal(0.0, dtype))
+        def right(out: Coords, inner: Coords) -> Scalar:
+            numbered = zip(lines, out[3:], inner[1:], strict=True)
+            places = [line.position(place, number) for line, place, number in numbered]
+            condition = taken(out, inner)
+            for line, place in zip(lines, places, strict=True):
+                condition = both(condition, within(place, 0, line.source))
+            value = element(x, (out[0], out[1] * inputs + inner[0], *places), dtype)
+            return choose(condition, value, Literal(0.0, dtype))
 
+        return left, right
+
+    # As in a convolution that is not transposed: output channel first.
+    filters = Virtual(
+        weight.name, (groups * per_group, inputs, *weight.shape[2:]), weight.dtype,
+        lambda c: weight.at((c[0] // per_group * inputs + c[1], c[0] % per_group, *c[2:])),
+    )  # fmt: skip
     shape = (x.shape[0], groups, per_group, *(line.out for line in lines))
-    taps = (inputs, *(line.taps for line in lines))
     phases = (1, 1, 1, *(line.stride for line in lines))
     roles = "bbm" + "".join("n" if line.stride == 1 else "b" for line in lines)
-    return Contraction(name, shape, dtype, (dtype,), roles, taps, left, right, "conv", phases)
+    return convolved(name, shape, roles, x, filters, [line.taps for line in lines], operands, phases)
 
 
 def _each(value: int | Sequence[int], rank: int) -> list[int]:

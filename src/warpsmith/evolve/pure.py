@@ -1,0 +1,60 @@
+"""Keeps library calls out of a search for pure programs: neither authors nor earlier searches bring any in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from warpsmith.author.protocol import Author, Context, Proposal
+from warpsmith.evolve.journal import Journal
+from warpsmith.records import Candidate, Judged, Verdict
+
+
+class PureAuthor:
+    """An author whose hybrid proposals count as no answer."""
+
+    def __init__(self, author: Author) -> None:
+        self._author = author
+
+    @property
+    def name(self) -> str:
+        """Name in lineages."""
+        return self._author.name
+
+    @property
+    def operators(self) -> dict[str, int]:
+        """Operators on offer and how many parents each takes."""
+        return self._author.operators
+
+    async def propose(self, context: Context) -> Proposal | None:
+        """Pass on what the author answers, if it is pure."""
+        proposal = await self._author.propose(context)
+        return proposal if proposal is None or proposal.program.plan.pure else None
+
+
+class PureJournal:
+    """A journal that does not tell of hybrid programs. They stay in it, for searches that may use them."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def judged(self, task_key: str, *, judge_version: str | None = None, device: str | None = None) -> list[Judged]:
+        """Return every verdict on a pure program for a task, in order."""
+        found = self._journal.judged(task_key, judge_version=judge_version, device=device)
+        return [judged for judged in found if judged.candidate.program.plan.pure]
+
+    def verdict(self, candidate_key: str, judge_version: str, device: str) -> Verdict | None:
+        """Return the latest verdict on a candidate, or None."""
+        return self._journal.verdict(candidate_key, judge_version, device)
+
+    def add_candidate(self, run: int, candidate: Candidate) -> None:
+        """Write down that `run` came up with a candidate."""
+        self._journal.add_candidate(run, candidate)
+
+    def add_verdict(self, run: int, verdict: Verdict, *, judge_version: str, device: str) -> None:
+        """Write down what a version of the judge said on a device."""
+        self._journal.add_verdict(run, verdict, judge_version=judge_version, device=device)
+
+    def add_event(self, run: int, kind: str, data: Mapping[str, Any]) -> None:
+        """Write down something else that happened."""
+        self._journal.add_event(run, kind, data)
