@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 
@@ -15,6 +16,8 @@ from warpsmith.author.builtin import Compiled, Recipe
 from warpsmith.author.builtin import compile as compiling
 from warpsmith.author.builtin.compile import usual_cuts
 from warpsmith.author.builtin.constants import Constants
+from warpsmith.author.builtin.kernels.emission import Kernels
+from warpsmith.author.builtin.sharing import shared
 from warpsmith.author.builtin.skeleton import take_apart
 from warpsmith.records import Launch, Program, Task, frozen
 
@@ -140,7 +143,9 @@ def test_layers_that_name_their_tensors_in_another_order_share_a_kernel(checker:
             self.a, self.q, self.z = (nn.Linear(32, 32, bias=False) for _ in range(3))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.z(self.q(self.a(x).tanh()).tanh()).tanh()
+            for layer in (self.a, self.q, self.z):
+                x = layer(x).tanh()
+            return x
 
     task = checker.task(Named(), _normal(9, 32))
     compiled = _compile(checker, task)
@@ -222,7 +227,9 @@ extern "C" __global__ void __launch_bounds__(BLOCK) rows_kernel(const float* __r
 
 
 def test_only_what_the_compiler_need_not_know_is_free() -> None:
-    (function,) = take_apart(KERNEL, (Launch("rows_kernel", ("1",), ("BLOCK",), ("x", "out")),), ["BLOCK"]) or ()
+    (function,) = (
+        take_apart(KERNEL, (Launch("rows_kernel", ("1",), ("BLOCK",), ("x", "out")),), frozenset({"BLOCK"})) or ()
+    )
     free = Constants(function).free()
     said = len([t for line in function.comment for t in line if t.kind == "size"])
     sizes = {(value, slot in free) for slot, value in enumerate(function.sizes) if slot >= said}
@@ -232,7 +239,31 @@ def test_only_what_the_compiler_need_not_know_is_free() -> None:
 
 def test_text_that_is_no_plain_kernel_is_left_alone() -> None:
     launch = Launch("rows_kernel", ("1",), ("BLOCK",), ("x", "out"))
-    assert take_apart(KERNEL, (launch,), ["BLOCK"]) is not None
-    assert take_apart(f"__device__ int twice(int x) {{ return 2 * x; }}\n\n{KERNEL}", (launch,), ["BLOCK"]) is None
-    assert take_apart(KERNEL, (launch, launch), ["BLOCK"]) is None
-    assert take_apart(KERNEL, (Launch("rows_kernel", ("1",), ("BLOCK",), ("x", "x")),), ["BLOCK"]) is None
+    assert take_apart(KERNEL, (launch,), frozenset({"BLOCK"})) is not None
+    assert (
+        take_apart(f"__device__ int twice(int x) {{ return 2 * x; }}\n\n{KERNEL}", (launch,), frozenset({"BLOCK"}))
+        is None
+    )
+    assert take_apart(KERNEL, (launch, launch), frozenset({"BLOCK"})) is None
+    assert take_apart(KERNEL, (Launch("rows_kernel", ("1",), ("BLOCK",), ("x", "x")),), frozenset({"BLOCK"})) is None
+
+
+def _divided(number: int) -> Kernels:
+    """A kernel with more sizes than a template should have; all differ from those of another number."""
+    sum_of = " + ".join(f"i / {3 + 20 * number + step}" for step in range(14))
+    name, macro = f"layer_{number}_kernel", f"LAYER_{number}_BLOCK"
+    head = f'extern "C" __global__ void __launch_bounds__({macro}) {name}(float* __restrict__ out{number}) {{'
+    body = [f"const int i = blockIdx.x * {macro} + threadIdx.x;", f"out{number}[i] = {sum_of};"]
+    source = "\n".join(["// Sums.", head, *(f"    {line}" for line in body), "}"])
+    return Kernels(source, (Launch(name, ("2",), (macro,), (f"out{number}",)),), ((macro, (64, 32)),))
+
+
+def test_kernels_that_share_only_their_tunables_name_those_that_are_declared() -> None:
+    changed = shared([_divided(number) for number in range(6)])
+    declared = {name for each in changed for name, _ in each.tunables}
+    assert declared == {"LAYER_0_BLOCK"}
+    for number, each in enumerate(changed):
+        assert set(re.findall(r"LAYER_\d_BLOCK", each.source)) == declared
+        assert each.launches[0].block == ("LAYER_0_BLOCK",)
+        assert f" layer_{number}_kernel(" in each.source
+        assert f"/ {3 + 20 * number})" in each.source or f"/ {3 + 20 * number} " in each.source

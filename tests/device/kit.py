@@ -23,11 +23,11 @@ SIMULATOR = Simulator(GPU)
 
 
 @functools.cache
-def compile_ptx(source: str) -> str:
-    """Compile CUDA C++ to PTX for sm_90."""
+def compile_ptx(source: str, architecture: str = "sm_90") -> str:
+    """Compile CUDA C++ to PTX; for an architecture such as compute_90a to PTX only, which is quicker."""
     _, program = nvrtc.nvrtcCreateProgram(source.encode(), b"kernel.cu", 0, [], [])
     options = [
-        b"--gpu-architecture=sm_90",
+        f"--gpu-architecture={architecture}".encode(),
         b"-lineinfo",
         b"-default-device",
         f"-I{INCLUDE}".encode(),

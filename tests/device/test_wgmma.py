@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.device.kit import clean, spec
+from tests.device.kit import build as build_of
+from tests.device.kit import clean, compile_ptx, spec
 from warpsmith.device.catalog import GPUS, gpu
-from warpsmith.device.protocol import target
 from warpsmith.device.simulator import Simulator, explain
 from warpsmith.errors import SimulatorError
-from warpsmith.program import Builder
-from warpsmith.records import BoundLaunch, BoundPlan, Build, Execution, Plan, Program
+from warpsmith.records import BoundLaunch, BoundPlan, Build, Execution
 
 H100 = gpu("H100")
 BYTES = {"tf32": 4, "f16": 2, "bf16": 2}
@@ -106,21 +105,13 @@ SIGNED = ("bf16", 8, "smem", "0, 0", "-1, 1")
 SWIZZLES = {0: 0, 128: 1, 64: 2, 32: 3}
 
 
-@pytest.fixture(scope="module")
-def builder(tmp_path_factory: pytest.TempPathFactory):
-    with Builder(tmp_path_factory.mktemp("cache")) as one:
-        yield one
-
-
-def compiled(builder: Builder, source: str) -> Build:
-    built = builder.build(Program(source, Plan((), (), (), ())), {}, target(H100))
-    assert built.ok, built.diagnostics
-    return built
+def compiled(source: str) -> Build:
+    return build_of(compile_ptx(source, "compute_90a"))
 
 
 @pytest.fixture(scope="module")
-def build(builder: Builder) -> Build:
-    return compiled(builder, HEAD + "".join(kernel(*form) for form in (*FORMS, SIGNED)))
+def build() -> Build:
+    return compiled(HEAD + "".join(kernel(*form) for form in (*FORMS, SIGNED)))
 
 
 def encoded(values: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -310,13 +301,13 @@ def changed(old: str, new: str = "", nth: int = 0) -> str:
     return "\n".join(lines)
 
 
-def tiled(builder: Builder, source: str, k: int = 256, **options: bool) -> tuple[Execution, np.ndarray, np.ndarray]:
+def tiled(source: str, k: int = 256, **options: bool) -> tuple[Execution, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     (left, x), (right, y) = (encoded(rng.standard_normal((rows, k)), "bf16") for rows in (128, 64))
     inputs = {"x": torch.from_numpy(left.view(np.int16)), "y": torch.from_numpy(right.view(np.int16))}
     one = BoundLaunch("tiled", (1, 1, 1), (256, 1, 1), 0, ("x", "y", "out", k))
     execution = Simulator(H100).run(
-        compiled(builder, source),
+        compiled(source),
         BoundPlan((), (one,)),
         inputs,
         [spec("out", (128, 64))],
@@ -326,12 +317,12 @@ def tiled(builder: Builder, source: str, k: int = 256, **options: bool) -> tuple
     return execution, x @ y.T, np.abs(x) @ np.abs(y).T
 
 
-def test_a_tiled_product_with_copies_on_their_way(builder: Builder) -> None:
-    execution, due, scale = tiled(builder, TILED)
+def test_a_tiled_product_with_copies_on_their_way() -> None:
+    execution, due, scale = tiled(TILED)
     assert (np.abs(clean(execution)["out"].numpy() - due) <= scale * 2.0**-20).all()
 
 
-def test_products_may_stay_on_their_way_while_the_next_are_issued(builder: Builder) -> None:
+def test_products_may_stay_on_their_way_while_the_next_are_issued() -> None:
     # The next tile is fetched only once the products that read its place have been waited for.
     source = changed('"wgmma.wait_group.sync.aligned 0;"', '"wgmma.wait_group.sync.aligned 1;"')
     source = source.replace("        if (tile + 1 < k / 64) fetch(tile + 1);\n", "\n", 1)
@@ -342,7 +333,7 @@ def test_products_may_stay_on_their_way_while_the_next_are_issued(builder: Build
     )
     source = source.replace("fetch(0); asm", 'fetch(0); asm volatile("cp.async.commit_group;"); fetch(1); asm')
     source = source.replace("left[2]", "left[3]").replace("right[2]", "right[3]").replace("tile % 2", "tile % 3")
-    execution, due, scale = tiled(builder, source)
+    execution, due, scale = tiled(source)
     assert (np.abs(clean(execution)["out"].numpy() - due) <= scale * 2.0**-20).all()
 
 
@@ -358,16 +349,14 @@ def test_products_may_stay_on_their_way_while_the_next_are_issued(builder: Build
         ("wgmma.fence.sync.aligned;", 0, "// no fence", 'asm volatile("{', "before the first wgmma"),
     ],
 )  # fmt: skip
-def test_each_thing_that_orders_products_is_needed(
-    builder: Builder, old: str, nth: int, new: str, at: str, said: str
-) -> None:
-    execution, _, _ = tiled(builder, changed(old, new, nth))
+def test_each_thing_that_orders_products_is_needed(old: str, nth: int, new: str, at: str, said: str) -> None:
+    execution, _, _ = tiled(changed(old, new, nth))
     found = [one for one in execution.findings if said in one.message]
     assert line_of(TILED, at) in {one.line for one in found}, execution.findings
 
 
-def test_a_result_that_nobody_waited_for_is_no_number(builder: Builder) -> None:
-    execution, _, _ = tiled(builder, changed("wgmma.wait_group.sync.aligned 0;", "// no wait"), sanitize=False)
+def test_a_result_that_nobody_waited_for_is_no_number() -> None:
+    execution, _, _ = tiled(changed("wgmma.wait_group.sync.aligned 0;", "// no wait"), sanitize=False)
     assert execution.findings == () and torch.isnan(execution.outputs["out"]).all()
 
 
@@ -386,11 +375,11 @@ MMA = "mma_f16_8_smem_00_11"
 BOTH = HEAD + assembly("f16", 8, "smem", "0, 0") + assembly("f16", 8, "regs", "0")
 
 
-def small(builder: Builder, body: str, threads: int = 128, n: int = 0, **options: bool) -> Execution:
+def small(body: str, threads: int = 128, n: int = 0, **options: bool) -> Execution:
     values = np.random.default_rng(1).standard_normal(2048).astype(np.float16)
     inputs = {"x": torch.from_numpy(values.view(np.int16))}
     one = BoundLaunch("small", (1, 1, 1), (threads, 1, 1), 0, ("x", "out", n))
-    build = compiled(builder, BOTH + SMALL.replace("BODY", body))
+    build = compiled(BOTH + SMALL.replace("BODY", body))
     return Simulator(H100).run(
         build, BoundPlan((), (one,)), inputs, [spec("out", 4 * threads)], fill=1, **{"sanitize": True, **options}
     )
@@ -403,29 +392,29 @@ def wait(left: int) -> str:
     return f'asm volatile("wgmma.wait_group.sync.aligned {left};" ::: "memory");'
 
 
-def test_warpgroups_may_take_different_ways(builder: Builder) -> None:
+def test_warpgroups_may_take_different_ways() -> None:
     ways = "if (i / 128 % 2) { if (i % 32 < 8) d[0] = n; ENTER MMA(d, m, m, 1); LEAVE } else { ENTER MMA(d, m, m, 0); LEAVE }"
-    together = clean(small(builder, "ENTER MMA(d, m, m, 0); LEAVE".replace("MMA", MMA), 256))["out"]
-    assert torch.equal(clean(small(builder, ways.replace("MMA", MMA), 256))["out"], together)
+    together = clean(small("ENTER MMA(d, m, m, 0); LEAVE".replace("MMA", MMA), 256))["out"]
+    assert torch.equal(clean(small(ways.replace("MMA", MMA), 256))["out"], together)
 
 
-def test_results_survive_that_threads_part_and_meet_before_the_wait(builder: Builder) -> None:
+def test_results_survive_that_threads_part_and_meet_before_the_wait() -> None:
     body = (
         f"ENTER {MMA}(d, m, m, 0); {GROUP} if (i % 64 < 16) a[0] = __float_as_uint(x[i].x * 1.0f); {wait(0)} a[0] = 0;"
     )
-    plain = clean(small(builder, f"ENTER {MMA}(d, m, m, 0); LEAVE", 256))["out"]
-    assert torch.equal(clean(small(builder, body, 256))["out"], plain) and plain.abs().max() > 0.1
+    plain = clean(small(f"ENTER {MMA}(d, m, m, 0); LEAVE", 256))["out"]
+    assert torch.equal(clean(small(body, 256))["out"], plain) and plain.abs().max() > 0.1
 
 
-def test_a_wait_that_leaves_some_settles_the_older_ones(builder: Builder) -> None:
+def test_a_wait_that_leaves_some_settles_the_older_ones() -> None:
     body = f"ENTER {MMA}(d, m, m, 0); {GROUP} {MMA}(e, m + 2, m, 0); {GROUP} {wait(1)}\n d[0] += 1; %s\n {wait(0)}"
-    clean(small(builder, body % ""))
-    found = small(builder, body % "e[0] += 1;").findings
+    clean(small(body % ""))
+    found = small(body % "e[0] += 1;").findings
     assert [(one.kind, one.line) for one in found] == [("uninitialised", line_of(SMALL, "BODY") + 1 + BOTH.count("\n"))]
     assert "reads a register whose result is on its way" in found[0].message
 
 
-def test_one_result_is_used_while_another_product_is_on_its_way(builder: Builder) -> None:
+def test_one_result_is_used_while_another_product_is_on_its_way() -> None:
     """As attention does. The compiler computes `q` in the registers of `a` before the wait, which is not our mistake."""
     body = """float o[4] = {}; unsigned q[4];
     #pragma unroll 1
@@ -434,9 +423,7 @@ def test_one_result_is_used_while_another_product_is_on_its_way(builder: Builder
         for (int r = 0; r < 4; r++) a[r] = q[r]; }
     for (int r = 0; r < 4; r++) { d[r] = o[r]; a[r] = 0; }"""
     body = body.replace("SMEM", MMA).replace("REGS", "mma_f16_8_regs_0_11").replace("GROUP", GROUP)
-    results = [
-        clean(small(builder, body.replace("WAIT1", wait(first)).replace("WAIT0", wait(0))))["out"] for first in (0, 1)
-    ]
+    results = [clean(small(body.replace("WAIT1", wait(first)).replace("WAIT0", wait(0))))["out"] for first in (0, 1)]
     assert torch.equal(*results) and results[0].abs().max() > 1
 
 
@@ -449,15 +436,15 @@ def test_one_result_is_used_while_another_product_is_on_its_way(builder: Builder
         ("e[0] = d[0] * 2;", ""),
     ],
 )
-def test_registers_that_are_computed_between_products_need_a_fence(builder: Builder, between: str, said: str) -> None:
-    found = small(builder, f"ENTER {MMA}(d, m, m, 0); LEAVE {between} {MMA}(d, m, m, 1); LEAVE").findings
+def test_registers_that_are_computed_between_products_need_a_fence(between: str, said: str) -> None:
+    found = small(f"ENTER {MMA}(d, m, m, 0); LEAVE {between} {MMA}(d, m, m, 1); LEAVE").findings
     assert bool(found) == bool(said) and all(said in one.message for one in found), found
 
 
-def test_accumulators_of_another_shape_must_be_waited_for(builder: Builder) -> None:
+def test_accumulators_of_another_shape_must_be_waited_for() -> None:
     body = f"float w[8] = {{}}; ENTER mma_f16_16_smem_00_11(w, m, m, 0); for (int r = 0; r < 4; r++) d[r] = w[r]; {MMA}(d, m, m, 1); LEAVE"
     source = assembly("f16", 16, "smem", "0, 0")
-    build = compiled(builder, BOTH + source + SMALL.replace("BODY", body))
+    build = compiled(BOTH + source + SMALL.replace("BODY", body))
     one = BoundLaunch("small", (1, 1, 1), (128, 1, 1), 0, ("x", "out", 0))
     inputs = {"x": torch.zeros(2048, dtype=torch.int16)}
     found = (
@@ -476,18 +463,16 @@ def test_accumulators_of_another_shape_must_be_waited_for(builder: Builder) -> N
         ("MMA(d, m, m, 0);", 192, "64"),
     ],
 )
-def test_a_part_of_a_warpgroup_cannot_multiply(
-    builder: Builder, body: str, threads: int, here: str, sanitize: bool
-) -> None:
-    found = small(builder, "ENTER " + body.replace("MMA", MMA) + " LEAVE", threads, sanitize=sanitize).findings[-1]
+def test_a_part_of_a_warpgroup_cannot_multiply(body: str, threads: int, here: str, sanitize: bool) -> None:
+    found = small("ENTER " + body.replace("MMA", MMA) + " LEAVE", threads, sanitize=sanitize).findings[-1]
     assert found.kind == "barrier_divergence"
     assert f"needs all 128 threads of the warpgroup; {here} execute it" in found.message
 
 
-def test_warps_that_come_later_are_waited_for(builder: Builder) -> None:
+def test_warps_that_come_later_are_waited_for() -> None:
     body = f"ENTER if (i / 32 == 1) {{ for (int j = 0; j < 9; j++) a[0] += x[j].x & n; }} {MMA}(d, m, m, 0); LEAVE"
-    plain = clean(small(builder, f"ENTER {MMA}(d, m, m, 0); LEAVE"))["out"]
-    assert torch.equal(clean(small(builder, body))["out"], plain)
+    plain = clean(small(f"ENTER {MMA}(d, m, m, 0); LEAVE"))["out"]
+    assert torch.equal(clean(small(body))["out"], plain)
 
 
 @pytest.mark.parametrize(
@@ -500,22 +485,22 @@ def test_warps_that_come_later_are_waited_for(builder: Builder) -> None:
         ("m", "describe(s + 2, 16, 256, 3)", "misaligned", "B begins at offset 32"),
     ],
 )
-def test_descriptors_are_checked(builder: Builder, left: str, right: str, kind: str, said: str) -> None:
-    found = small(builder, f"ENTER {MMA}(d, {left}, {right}, 0); LEAVE", sanitize=False).findings
+def test_descriptors_are_checked(left: str, right: str, kind: str, said: str) -> None:
+    found = small(f"ENTER {MMA}(d, {left}, {right}, 0); LEAVE", sanitize=False).findings
     assert [one.kind for one in found] == [kind] and said in found[0].message, found
 
 
-def test_what_is_not_simulated_is_named(builder: Builder) -> None:
+def test_what_is_not_simulated_is_named() -> None:
     with pytest.raises(SimulatorError, match="base offset is not simulated"):
-        small(builder, f"ENTER {MMA}(d, describe(s, 16, 256, 1) | 1ull << 49, m, 0); LEAVE")
+        small(f"ENTER {MMA}(d, describe(s, 16, 256, 1) | 1ull << 49, m, 0); LEAVE")
     half = 'asm volatile("wgmma.mma_async.sync.aligned.m64n8k16.f16.f16.f16 {%0, %1}, %2, %2, 1, 1, 1, 0, 0;" '
     with pytest.raises(SimulatorError, match=r"m64n8k16\.f16\.f16\.f16.*unknown form of wgmma"):
-        small(builder, "ENTER " + half + ': "+r"(a[0]), "+r"(a[1]) : "l"(m)); LEAVE')
+        small("ENTER " + half + ': "+r"(a[0]), "+r"(a[1]) : "l"(m)); LEAVE')
 
 
-def test_shared_memory_that_nobody_wrote_is_reported(builder: Builder) -> None:
+def test_shared_memory_that_nobody_wrote_is_reported() -> None:
     body = f"__shared__ __align__(16) uint4 u[64]; ENTER {MMA}(d, m, describe(u, 128, 256, 0), 0); LEAVE"
-    (found,) = small(builder, body).findings
+    (found,) = small(body).findings
     assert found.kind == "uninitialised" and "which nobody has written" in found.message
 
 
@@ -533,22 +518,22 @@ FENCE = 'asm volatile("fence.proxy.async.shared::cta;" ::: "memory");'
         (f"if (i == 5) {FENCE} __syncthreads();", True),
     ],
 )
-def test_where_a_proxy_fence_may_stand(builder: Builder, order: str, found: bool) -> None:
+def test_where_a_proxy_fence_may_stand(order: str, found: bool) -> None:
     body = f"__syncthreads(); s[i] = x[i + 1]; {order} ENTER {MMA}(d, m, m, 0); LEAVE"
-    findings = small(builder, body).findings
+    findings = small(body).findings
     assert bool(findings) == found and all("fence.proxy.async" in one.message for one in findings), findings
 
 
-def test_a_warpgroup_may_write_again_to_what_it_has_read(builder: Builder) -> None:
+def test_a_warpgroup_may_write_again_to_what_it_has_read() -> None:
     body = f"ENTER {MMA}(d, m, m, 0); LEAVE s[i] = x[i];"
-    clean(small(builder, body))
-    found = small(builder, body, 256).findings
+    clean(small(body))
+    found = small(body, 256).findings
     assert {one.kind for one in found} == {"shared_race"}
 
 
-def test_one_thread_is_elected_and_registers_may_be_asked_for(builder: Builder) -> None:
+def test_one_thread_is_elected_and_registers_may_be_asked_for() -> None:
     body = """asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
     asm volatile("{ .reg .pred p; elect.sync %0|p, 0xffffffff; selp.u32 %1, 1, 0, p; }" : "=r"(a[0]), "=r"(a[1]));
     d[0] = a[0] * 100 + a[1]; a[0] = a[1] = 0;"""
-    lane, elected = np.divmod(clean(small(builder, body))["out"].numpy().reshape(4, 32, 4)[:, :, 0], 100)
+    lane, elected = np.divmod(clean(small(body))["out"].numpy().reshape(4, 32, 4)[:, :, 0], 100)
     assert (elected.sum(axis=1) == 1).all() and (lane == elected.argmax(axis=1)[:, None]).all()

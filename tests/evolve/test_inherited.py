@@ -142,6 +142,25 @@ def test_a_wrong_seed_leaves_time_for_the_author_however_small_the_budget(worker
     assert keys(evolution) == [seed(BEST).key], "where the seed passes the time is up"
 
 
+@pytest.mark.parametrize(("slow", "waited"), [(0.1, True), (30.0, False)])
+def test_a_seed_that_is_nearly_done_is_not_abandoned_for_what_was_quicker(slow: float, waited: bool) -> None:
+    """Both are begun within the time; the clock jumps past the end of it before either has passed."""
+
+    class Clock:
+        bench: Bench
+
+        def __call__(self) -> float:
+            return 10.0 if len(self.bench.keys) >= 2 else 0.0
+
+    bench = Bench(delay=lambda index: slow if index == 0 else 0.02)
+    clock = Clock()
+    clock.bench = bench
+    brief = dataclasses.replace(DIAL, seconds=5.0, grace=0.0, first=60.0)
+    evolution, _ = search([seed(BEST)], bench, dial=brief, clock=clock, judging=2)
+    assert (seed(BEST).key in keys(evolution)) == waited
+    assert evolution.population.best is not None
+
+
 def test_seeds_for_which_there_was_no_time_wait_for_the_next_round() -> None:
     def landscape(genes: dict[str, int], tunables: Mapping[str, int]) -> float:
         return smooth(genes, tunables) if genes["a"] == 5 else math.inf

@@ -14,6 +14,7 @@ from driver import Loaded, median_seconds
 from warpsmith.author import Context
 from warpsmith.author.builtin import BuiltinAuthor
 from warpsmith.device.catalog import gpu
+from warpsmith.device.protocol import target
 from warpsmith.program import Builder, bind
 from warpsmith.task import draw, evaluate, load_task
 

@@ -37,7 +37,7 @@ from warpsmith.program import Builder
 from warpsmith.records import Bound, BoundPlan, Candidate, Failure, Stage, Task, Verdict, digest
 from warpsmith.task import Admission, admit, bound, families_for
 
-JUDGE_VERSION = "3"
+JUDGE_VERSION = "4"
 NOMINAL = "nominal"
 _BUDGET_FLOOR = 50_000_000
 _BUDGET_PER_OPERATION = 256

@@ -16,7 +16,8 @@ import torch
 
 from warpsmith.judge.mixtures import draw_any
 from warpsmith.judge.numerics import compare
-from warpsmith.judge.references import Reference, precision_policy, refer
+from warpsmith.judge.references import Reference, refer
+from warpsmith.judge.tf32 import policy_of_a_gpu
 from warpsmith.records import Mismatch, Task, Tolerance, digest
 from warpsmith.task import evaluate
 
@@ -54,7 +55,7 @@ class Pool:
         for arguments in drawn:
             for name, value in evaluate(task.graph, arguments, "float64").items():
                 answers[name].append(value)
-            with precision_policy(task.tolerance):
+            with policy_of_a_gpu(task.tolerance):
                 for name, value in evaluate(task.graph, arguments, "task").items():
                     eager[name].append(value)
         self.arguments: Mapping[str, torch.Tensor] = {

@@ -9,16 +9,16 @@ is enough to draw the same inputs again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from warpsmith.judge.mixtures import draw_any
 from warpsmith.judge.rounding import CORRELATED, UNIT_ROUNDOFF, scattered, scatterings
+from warpsmith.judge.tf32 import policy_of_a_gpu
 from warpsmith.judge.ties import Ranking, rankings
-from warpsmith.records import Arg, Graph, Ref, Task, Tolerance, digest
+from warpsmith.records import Arg, Graph, Ref, Task, digest
 from warpsmith.task import evaluate
 
 FLIP_REPLICAS = 16
@@ -72,7 +72,7 @@ def refer(task: Task, family: str, seed: int, arguments: Mapping[str, torch.Tens
     """Compute what is due for given arguments. `family` says how their rounding errors add up."""
     correlated = family.split("+")[0] in CORRELATED
     expected = evaluate(task.graph, arguments, "float64")
-    with precision_policy(task.tolerance):
+    with policy_of_a_gpu(task.tolerance):
         eager = evaluate(task.graph, arguments, "task")
     floating = [spec for spec in task.graph.results if spec.dtype in UNIT_ROUNDOFF]
     discrete = [spec for spec in task.graph.results if spec.dtype not in UNIT_ROUNDOFF]
@@ -104,18 +104,6 @@ def refer(task: Task, family: str, seed: int, arguments: Mapping[str, torch.Tens
             spec.dtype, expected[spec.name], eager[spec.name], None, alternatives, ranked.get(spec.name)
         )
     return Reference(family, seed, arguments, due)
-
-
-@contextmanager
-def precision_policy(tolerance: Tolerance) -> Iterator[None]:
-    """Let PyTorch compute on a GPU in the reduced precision that the task allows, and in no other."""
-    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = products.allow_tf32, convolutions.allow_tf32
-    products.allow_tf32, convolutions.allow_tf32 = tolerance.matmul_tf32, tolerance.conv_tf32
-    try:
-        yield
-    finally:
-        products.allow_tf32, convolutions.allow_tf32 = before
 
 
 def _may_flip(graph: Graph, output: str) -> bool:

@@ -1,15 +1,18 @@
 """How far rounding alone may carry an output: Monte Carlo arithmetic over the task's graph.
 
 The graph is evaluated in float64 several times, and each time every arithmetic result is moved by a random relative
-amount of one unit roundoff `u` of the arithmetic that an honest program may use (Parker, "Monte Carlo Arithmetic",
-1997). How much an output element then scatters is the *unit* in which errors at that element are counted. It needs
-no table of condition numbers: a cancelling subtraction, a small variance, a flat softmax all show as scatter.
+amount of about one unit roundoff `u` of the arithmetic that an honest program may use (Parker, "Monte Carlo
+Arithmetic", 1997). How much an output element then scatters is the *unit* in which errors at that element are counted.
+It needs no table of condition numbers: a cancelling subtraction, a small variance, a flat softmax all show as scatter.
 
 Composite operators are taken apart first (layer norm into mean, variance, rsqrt ...), so that what happens inside
 them scatters too. A sum of K products moves by `u * sqrt(K) * sum |a||b|`, whatever the order of summation: that is
 the probabilistic bound of Higham and Mary (2019), and honest float32 stays below it, while half accumulation, a
 skipped 1/64 of K and one-pass TF32 do not. Where the terms are correlated (all equal, sorted, duplicated) their
 rounding errors add up instead of averaging out, and `K` stands in place of its root.
+
+Where a task allows TF32, operands of a product move by a rounding to TF32 each, once for all results that they go
+into: what such a convolution does to the variance of a channel is no average of independent errors.
 
 A sum of integers that fits the significand is exact in every order, so it does not move at all. That is what makes
 the exactness probes sharp: odd 12-bit integers against zeros and ones are exact in float32 and not in TF32.
@@ -30,6 +33,7 @@ import torch
 from torch._decomp import get_decompositions
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from warpsmith.judge.tf32 import operators_in_tf32
 from warpsmith.records import Graph, Task
 from warpsmith.task import evaluate
 
@@ -43,6 +47,8 @@ MOST_REPLICAS = 8
 LEAST_REPLICAS = 4
 """With fewer, chance alone would make some element's scatter a thirtieth of what it should be."""
 TF32_ROUNDOFF = 2.0**-11
+_TF32_USUAL = 0.5 * TF32_ROUNDOFF
+"""Root mean square of the relative errors of rounding to TF32 (0.43 unit roundoffs), rounded up."""
 CORRELATED = frozenset({"equal", "alternating", "sorted", "duplicates", "zeros_subnormals"})
 
 _aten = torch.ops.aten
@@ -151,7 +157,6 @@ _SUMS: Mapping[str, Callable[[torch.Tensor, Sequence[Any]], int]] = {
     "_adaptive_avg_pool2d": _extent,
     "_adaptive_avg_pool3d": _extent,
 }
-_MATRIX_PRODUCTS = frozenset({"mm", "bmm", "mv", "dot"})
 _POOL = 1 << 20
 _OPERATIONS = 4000
 _MEANS = frozenset({"mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d"})
@@ -160,9 +165,18 @@ _SQUARES = frozenset({"var"})
 
 @cache
 def _pool(device: torch.device) -> torch.Tensor:
-    """Random signs, the same in every process."""
+    """Random amounts, the same in every process."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 2, (_POOL,), generator=generator, dtype=torch.int8).double().mul_(2).sub_(1).to(device)
+    return _amounts(torch.rand(_POOL, generator=generator, dtype=torch.float64)).to(device)
+
+
+def _amounts(uniform: torch.Tensor) -> torch.Tensor:
+    """Turn numbers between 0 and 1 into amounts of either sign and a magnitude between 0.5 and 1.5.
+
+    None is near zero, and no two are equal: in a difference, such as that of two logits, they do not cancel.
+    """
+    centred = uniform.mul_(2).sub_(1)
+    return centred.add_(centred.sign(), alpha=0.5)
 
 
 class Scatter(TorchDispatchMode):
@@ -180,10 +194,7 @@ class Scatter(TorchDispatchMode):
         self._unit = working_roundoff(task.graph) * amplitude
         self._significand = 1.0 / working_roundoff(task.graph)
         self._correlated = correlated
-        self._tf32 = frozenset(
-            (_MATRIX_PRODUCTS if task.tolerance.matmul_tf32 else frozenset())
-            | ({"convolution"} if task.tolerance.conv_tf32 else frozenset())
-        )
+        self._tf32 = operators_in_tf32(task.tolerance)
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -201,6 +212,8 @@ class Scatter(TorchDispatchMode):
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
+        if name in self._tf32:
+            args = (*(self._in_tf32(operand) for operand in args[:2]), *args[2:])
         result = func(*args, **kwargs)
         self.operations += 1
         if moves:
@@ -212,22 +225,28 @@ class Scatter(TorchDispatchMode):
         return self._moved(result)
 
     def move(self, values: torch.Tensor) -> torch.Tensor:
-        """Move each value that is not an integer by one relative unit roundoff up or down."""
+        """Move each value that is not an integer by about one relative unit roundoff up or down."""
         moved = torch.addcmul(values, values, self._draw(values), value=self._unit)
         return torch.where(values == values.round(), values, moved)
+
+    def _in_tf32(self, operand: torch.Tensor) -> torch.Tensor:
+        """Move an operand as rounding to TF32 does. Where its values repeat, so do their errors: all move together."""
+        draw = self._draw(operand)
+        if self._correlated:
+            draw = draw + self._draw(operand.new_empty(()))
+        return torch.addcmul(operand, operand, draw, value=_TF32_USUAL)
 
     def _moved(self, result: Any) -> Any:
         floating = isinstance(result, torch.Tensor) and result.is_floating_point()
         return self.move(result) if floating else result
 
     def _draw(self, like: torch.Tensor) -> torch.Tensor:
-        """Return a random sign for each element: a window at a random place of a pool, or all new for large tensors."""
+        """Return a random amount for each element: from a random place of a pool, or all new for large tensors."""
         pool, count = _pool(like.device), like.numel()
         if 2 * count > pool.numel():
             if self._large is None:
                 self._large = torch.Generator(like.device).manual_seed(self._seed)
-            bits = torch.randint(0, 2, like.shape, generator=self._large, dtype=torch.int8, device=like.device)
-            return bits.to(like.dtype).mul_(2).sub_(1)
+            return _amounts(torch.rand(like.shape, generator=self._large, dtype=like.dtype, device=like.device))
         start = self._places.randrange(pool.numel() - count)
         return pool[start : start + count].view(like.shape)
 

@@ -241,3 +241,75 @@ template <int size> __device__ unsigned copied(const float* xs) {
 KERNEL(copy_async_4, copied<4>(xs))
 KERNEL(copy_async_8, copied<8>(xs))
 KERNEL(copy_async_16, copied<16>(xs))
+
+// Products of warpgroups, 64 by 72. All of shared memory holds elements, so that a descriptor always leads to some. Each
+// warp of each block writes another register.
+#define RESULTS "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, " \
+    "%18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35}, "
+#define TAKEN(n) "+r"(d[n]), "+r"(d[n + 1]), "+r"(d[n + 2]), "+r"(d[n + 3]), "+r"(d[n + 4]), "+r"(d[n + 5])
+#define ALL_TAKEN TAKEN(0), TAKEN(6), TAKEN(12), TAKEN(18), TAKEN(24), TAKEN(30)
+#define SHARED(type, tail, ...)                                                                                        \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n72" type RESULTS "%36, %37, 1, 1, 1" tail ";"                       \
+        : ALL_TAKEN : "l"(left), "l"(right) __VA_ARGS__ : "memory")
+#define HELD(type, tail, ...)                                                                                          \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n72" type RESULTS "{%36, %37, %38, %39}, %40, 1, 1, 1" tail ";"      \
+        : ALL_TAKEN : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(right) __VA_ARGS__ : "memory")
+template <int width, bool transposed, int rows> __device__ unsigned long long described(const void* p) {
+    const unsigned long long lead = transposed ? width ? 24 * width : 16 * rows + 128 : width ? 16 : 128;
+    const unsigned long long stride = width ? 8 * width : transposed ? 128 : 256;
+    const unsigned long long mode = width == 128 ? 1 : width == 64 ? 2 : width == 32 ? 3 : 0;
+    // The second step along k where a row holds more than one.
+    const unsigned start = __cvta_generic_to_shared(p) + (!transposed && width > 32 ? 32 : 0);
+    return (start & 0x3ffff) >> 4 | lead >> 4 << 16 | stride >> 4 << 32 | mode << 62;
+}
+template <int kind, int width, bool transposed, bool held>
+__device__ unsigned multiplied(const float* xs, const float* ys, const float* zs) {
+    __shared__ __align__(1024) unsigned s[2][4096];
+    const int t = threadIdx.x;
+    for (int j = 0; j < 16; j++) {
+        s[0][t + 256 * j] = operand<kind>(xs, j);
+        s[1][t + 256 * j] = operand<kind>(ys, j);
+    }
+    unsigned a[4], d[36];
+    for (int n = 0; n < 4; n++) a[n] = operand<kind>(xs, n);
+    for (int n = 0; n < 36; n++) d[n] = operand<0>(zs, n);
+    const unsigned long long left = described<width, transposed, 64>(s[0] + t / 128 * 2048);
+    const unsigned long long right = described<width, transposed, 72>(s[1]);
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    __syncthreads();
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+    if (kind == 0 && !held) SHARED("k8.f32.tf32.tf32 ", "");
+    if (kind == 1 && !held) SHARED("k16.f32.f16.f16 ", ", %38, %38", , "n"(int(transposed)));
+    if (kind == 2 && !held) SHARED("k16.f32.bf16.bf16 ", ", %38, %38", , "n"(int(transposed)));
+    if (kind == 0 && held) HELD("k8.f32.tf32.tf32 ", "");
+    if (kind == 1 && held) HELD("k16.f32.f16.f16 ", ", %41", , "n"(int(transposed)));
+    if (kind == 2 && held) HELD("k16.f32.bf16.bf16 ", ", %41", , "n"(int(transposed)));
+    asm volatile("wgmma.commit_group.sync.aligned;\n\twgmma.wait_group.sync.aligned 0;" ::: "memory");
+    for (int n = 0; n < 36; n++) asm volatile("" : "+r"(d[n]) :: "memory");
+    unsigned found = 0;
+    for (int n = 0; n < 36; n++) found = n == (t / 32 * 9 + blockIdx.x) % 36 ? d[n] : found;
+    return found;
+}
+KERNEL(tensor_wgmma_bf16_k16_swizzled_0, (multiplied<2, 0, false, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_bf16_k16_swizzled_32, (multiplied<2, 32, false, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_bf16_k16_swizzled_64, (multiplied<2, 64, false, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_bf16_k16_swizzled_128, (multiplied<2, 128, false, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_tf32_k8_swizzled_0, (multiplied<0, 0, false, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_tf32_k8_swizzled_32, (multiplied<0, 32, false, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_tf32_k8_swizzled_64, (multiplied<0, 64, false, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_tf32_k8_swizzled_128, (multiplied<0, 128, false, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_f16_k16_swizzled_0, (multiplied<1, 0, false, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_f16_k16_swizzled_32, (multiplied<1, 32, false, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_f16_k16_swizzled_64, (multiplied<1, 64, false, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_f16_k16_swizzled_128, (multiplied<1, 128, false, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_bf16_k16_transposed_0, (multiplied<2, 0, true, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_bf16_k16_transposed_32, (multiplied<2, 32, true, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_bf16_k16_transposed_64, (multiplied<2, 64, true, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_bf16_k16_transposed_128, (multiplied<2, 128, true, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_f16_k16_transposed_0, (multiplied<1, 0, true, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_f16_k16_transposed_32, (multiplied<1, 32, true, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_f16_k16_transposed_64, (multiplied<1, 64, true, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_f16_k16_transposed_128, (multiplied<1, 128, true, false>(xs, ys, zs)))
+KERNEL(tensor_wgmma_tf32_k8_held, (multiplied<0, 64, false, true>(xs, ys, zs)))
+KERNEL(tensor_wgmma_f16_k16_held, (multiplied<1, 128, false, true>(xs, ys, zs)))
+KERNEL(tensor_wgmma_bf16_k16_held, (multiplied<2, 32, true, true>(xs, ys, zs)))

@@ -32,7 +32,7 @@ def shared(kernels: Sequence[Kernels]) -> tuple[Kernels, ...]:
     """Return the kernels of all regions with those that are alike shared. A region may be left without text."""
     families: dict[tuple[tuple[str, ...], ...], list[_Member]] = {}
     for place, emitted in enumerate(kernels):
-        functions = take_apart(emitted.source, emitted.launches, [name for name, _ in emitted.tunables])
+        functions = take_apart(emitted.source, emitted.launches, frozenset(name for name, _ in emitted.tunables))
         if functions is not None:
             member = _Member(place, emitted, functions)
             families.setdefault(tuple(f.skeleton for f in functions), []).append(member)
@@ -63,10 +63,10 @@ class _Member:
         return tuple(found[slot] for slot in sorted(found))
 
     @property
-    def choices(self) -> tuple[tuple[int, ...], ...]:
-        """What its tunables may be, by slot; those that the text does not name last."""
+    def tunables(self) -> dict[str, tuple[int, ...]]:
+        """Its tunables with their values, by slot; those that only the plan names last."""
         values = dict(self.emitted.tunables)
-        return tuple(values[name] for name in [*self.macros, *(n for n in values if n not in self.macros)])
+        return {name: values[name] for name in dict.fromkeys([*self.macros, *values])}
 
 
 class _Family:
@@ -76,14 +76,18 @@ class _Family:
         self.members = members
         self.large = len({member.sizes for member in members}) > _SMALL
         first: dict[object, _Member] = {}
-        self.owners = [first.setdefault((m.choices, None if self.large else m.sizes), m) for m in members]
+        self.owners = [
+            first.setdefault((tuple(m.tunables.values()), None if self.large else m.sizes), m) for m in members
+        ]
 
     def kernels(self) -> list[Kernels]:
         """Return what becomes of each member."""
         texts: list[list[str]] = [[] for _ in self.members]
         launches: list[list[Launch]] = [[] for _ in self.members]
+        macros = [owner.macros for owner in self.owners]
+        owned = all(owner is member for owner, member in zip(self.owners, self.members, strict=True))
         for place in range(len(self.members[0].functions)):
-            one = Shared([m.functions[place] for m in self.members], [o.macros for o in self.owners], self.large)
+            one = Shared([m.functions[place] for m in self.members], macros, large=self.large, owned=owned)
             for at, text in one.texts():
                 texts[at].append(text)
             for at, member in enumerate(self.members):
@@ -92,8 +96,7 @@ class _Family:
 
     def _member(self, at: int, texts: Sequence[str], launches: Sequence[Launch]) -> Kernels:
         member, owner = self.members[at], self.owners[at]
-        old, new = ([n for n, _ in m.emitted.tunables] for m in (member, owner))
-        renamed = dict(zip(old, new, strict=True))
+        renamed = dict(zip(member.tunables, owner.tunables, strict=True))
         order = {launch.kernel: number for number, launch in enumerate(member.emitted.launches)}
         ranked = sorted(zip(member.functions, launches, strict=True), key=lambda pair: order[pair[0].name])
         buffers = [replace(b, shape=_renamed(b.shape, renamed)) for b in member.emitted.buffers]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from warpsmith.records import Launch
@@ -95,10 +95,12 @@ class Function:
         return frozenset(t.text for line in self.body for t in line if t.kind == "text" and t.text.isidentifier())
 
 
-def take_apart(source: str, launches: Sequence[Launch], tunables: Collection[str]) -> tuple[Function, ...] | None:
+@lru_cache(maxsize=1024)
+def take_apart(source: str, launches: tuple[Launch, ...], tunables: frozenset[str]) -> tuple[Function, ...] | None:
     """Return the kernels of a region, or None where its text has anything else.
 
-    Every kernel must be launched exactly once, with a tensor for every parameter.
+    Every kernel must be launched exactly once, with a tensor for every parameter. Remembers what it took apart: a
+    search changes a few regions at a time.
     """
     macros: dict[str, int] = {}
     functions = []
@@ -154,26 +156,31 @@ class _Reader:
     def _comment(self, line: str) -> Line:
         """A comment speaks of sizes and tunables; a word in it is no tensor."""
         pieces = [m[0] for m in _TOKEN.finditer(line, 2)]
-        return (Token("//"), *(self._macro(p) or self._size(p, "said") or Token(p) for p in pieces))
+        return (_plain("//", ""), *(self._macro(p) or self._size(p, "said") or _plain(p, "") for p in pieces))
 
     def _line(self, line: str, stiff: bool) -> Line:
-        pieces = [m[0] for m in _TOKEN.finditer(line)]
         tokens: list[Token] = []
-        for before, piece, role in zip(["", *pieces], pieces, _roles(pieces, stiff)):
-            if piece.startswith("//"):
+        for before, piece, role in _pieces(line, stiff):
+            if piece[0].isalpha() or piece[0] == "_":
+                # The x of threadIdx.x is no tensor.
+                tensor = self._tensor(piece) if before != "." else None
+                tokens.append(tensor or self._macro(piece) or _plain(piece, role))
+            elif piece[0].isdigit():
+                tokens.append(self._size(piece, role) or _plain(piece, role))
+            elif piece.startswith("//"):
                 words = (m[0] for m in _TOKEN.finditer(piece, 2))
-                tokens += [Token("//"), *(self._macro(word) or Token(word) for word in words)]
-                continue
-            tensor = self._tensor(piece) if before != "." else None  # the x of threadIdx.x is no tensor
-            tokens.append(tensor or self._macro(piece) or self._size(piece, role) or Token(piece, role=role))
+                tokens += [_plain("//", ""), *(self._macro(word) or _plain(word, "") for word in words)]
+            else:
+                tokens.append(_plain(piece, role))
         return tuple(tokens)
 
     def _tensor(self, text: str) -> Token | None:
-        held = _HELD.fullmatch(text) if text not in self.type_of else None
-        parameter = self.held_as.get(held[1]) if held else text if text in self.type_of else None
+        parameter, suffix = (text, "") if text in self.type_of else (None, "")
+        if parameter is None and (held := _HELD.fullmatch(text)):
+            parameter, suffix = self.held_as.get(held[1]), held[2]
         if parameter is None:
             return None
-        return Token(text, "tensor", self.slots.setdefault(parameter, len(self.slots)), held[2] if held else "")
+        return Token(text, "tensor", self.slots.setdefault(parameter, len(self.slots)), suffix)
 
     def _macro(self, text: str) -> Token | None:
         return Token(text, "macro", self.macros.setdefault(text, len(self.macros))) if text in self.tunables else None
@@ -196,6 +203,18 @@ def _is_stiff(line: str, unrolled: bool) -> bool:
     """Whether numbers of a line make structure: extents of arrays, of unrolled loops, what the preprocessor reads."""
     structural = line.startswith(("#", "__shared__", "extern")) or "if constexpr" in line or "asm" in line
     return structural or _DECLARATION.fullmatch(line) is not None or (unrolled and line.startswith("for ("))
+
+
+@lru_cache(maxsize=1 << 14)
+def _plain(text: str, role: str) -> Token:
+    return Token(text, role=role)
+
+
+@lru_cache(maxsize=1 << 12)
+def _pieces(line: str, stiff: bool) -> tuple[tuple[str, str, str], ...]:
+    """Return what stands before each piece of a line of code, the piece itself and its role."""
+    pieces = [m[0] for m in _TOKEN.finditer(line)]
+    return tuple(zip(["", *pieces], pieces, _roles(pieces, stiff)))
 
 
 def _roles(pieces: Sequence[str], stiff: bool) -> list[str]:

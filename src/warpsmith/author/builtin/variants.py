@@ -35,11 +35,14 @@ class Size:
 class Shared:
     """The kernels of a family at one place. `macros` names the tunables that each member uses, by slot.
 
-    With `large`, sizes that the compiler need not know become arguments.
+    With `large`, sizes that the compiler need not know become arguments; `owned` says that all members use tunables of
+    their own.
     """
 
-    def __init__(self, functions: Sequence[Function], macros: Sequence[tuple[str, ...]], large: bool) -> None:
-        self.functions, self.macros = functions, macros
+    def __init__(
+        self, functions: Sequence[Function], macros: Sequence[tuple[str, ...]], *, large: bool, owned: bool
+    ) -> None:
+        self.functions, self.macros, self.owned = functions, macros, owned
         self.first = functions[0]
         self.tensors = _neutral(functions)
         self.taken = {*self.first.words, *self.tensors, *SNIPPETS, *(name for names in macros for name in names)}
@@ -118,7 +121,7 @@ class Shared:
     @cached_property
     def unchanged(self) -> bool:
         """Whether nothing is gained by sharing."""
-        return len(self.variants) == len(self.functions) and not self.templated
+        return self.owned and len(self.variants) == len(self.functions) and not self.templated
 
     @cached_property
     def templated(self) -> bool:

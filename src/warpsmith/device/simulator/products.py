@@ -141,9 +141,8 @@ class Products:
         limit[warps] = self.groups[warps] - left
         over = []
         for number, flight in self.flights.items():
-            late: NDArray[np.bool_] = flight.group >= limit[flight.warps]
-            flight.pending = flight.pending & late
-            waiting: Array = flight.pending.reshape(-1, warpgroups.WARPS).any(axis=1)
+            flight.pending[flight.group < limit[flight.warps]] = False
+            waiting: Array = np.logical_or.reduce(flight.pending.reshape(-1, warpgroups.WARPS), axis=1)
             if self._proxies is not None:
                 self._proxies.finished(number, waiting)
             if not waiting.any():

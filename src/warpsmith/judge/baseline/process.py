@@ -23,7 +23,7 @@ from warpsmith.errors import TaskError
 from warpsmith.judge.baseline.forms import Call, Captured, Flush, Plain, calls_of
 from warpsmith.judge.baseline.parcel import Parcel, read_parcel
 from warpsmith.judge.baseline.workload import make_sets, open_source
-from warpsmith.judge.references import precision_policy
+from warpsmith.judge.tf32 import precision_policy
 from warpsmith.task.usercode import Blame
 
 

@@ -30,8 +30,9 @@ from warpsmith.judge.foreign.wires import notes
 from warpsmith.judge.mixtures import MIRRORED, draw_any
 from warpsmith.judge.numerics import compare, limit_for
 from warpsmith.judge.probes import EXACT, MIXTURES
-from warpsmith.judge.references import Due, Reference, References, precision_policy, refer
+from warpsmith.judge.references import Due, Reference, References, refer
 from warpsmith.judge.sandbox import Limits
+from warpsmith.judge.tf32 import policy_of_a_gpu
 from warpsmith.judge.trial import describe
 from warpsmith.records import Failure, FamilyResult, GpuSpec, Profile, Stage, Task, Timing, Verdict, digest
 from warpsmith.task import bound, draw, evaluate, families_for
@@ -299,7 +300,7 @@ class _Trial:
     ) -> Failure | None:
         """Check a timed call: coarsely first, and where that does not do, as in every other stage."""
         expected = evaluate(self.task.graph, arguments, "float64")
-        with precision_policy(self.task.tolerance):
+        with policy_of_a_gpu(self.task.tolerance):
             eager = evaluate(self.task.graph, arguments, "task")
         due = base.due
         if all(_close(due[name], outputs.get(name), expected[name], eager[name], self.task) for name in expected):

@@ -6,47 +6,54 @@ stretches, and what the row has summed so far is carried from one round to the n
 
 from __future__ import annotations
 
-import math
-
 from warpsmith.author.builtin.kernels.emission import Gene, Genes, Kernels, Scope, loads, vector_widths
 from warpsmith.author.builtin.kernels.scan_kernel import emit_scan
 from warpsmith.author.builtin.kernels.scan_layout import ScanLayout
+from warpsmith.author.builtin.kernels.scan_lookback import BESIDE, emit_lookback
 from warpsmith.author.builtin.kernels.scan_split import emit_split_scan
 from warpsmith.author.builtin.regions import Region
 from warpsmith.records import GpuSpec
 
+# Algorithms in which a block scans a row or a piece of it.
+_BLOCKS = frozenset({"block", "split", "lookback"})
+
 
 class Scans:
-    """Algorithms: `thread`, `warp`, `block` to a row, `columns` for rows side by side, `split` for few long rows."""
+    """Algorithms: `thread`, `warp`, `block` to a row, `columns` for rows side by side; for few long rows `lookback` in
+    one pass, `split` in two.
+    """
 
     def genes(self, region: Region, gpu: GpuSpec) -> tuple[Gene, ...]:
-        """Algorithm, vector width, and whether threads trade elements through shared memory to read in order."""
+        """Algorithm, vector width, and how the threads of a block read; see `scan_stretch`."""
         algorithms = _algorithms(region, gpu)
         genes = [Gene("algorithm", algorithms)]
         widths = _widths(region)
         if len(widths) > 1:
             genes.append(Gene("vec", widths))
-        if {"block", "split"} & set(algorithms):
-            genes.append(Gene("reads", ("direct", "exchanged")))
+        if _BLOCKS & set(algorithms):
+            reads = ("direct", "exchanged", "striped")
+            genes.append(Gene("reads", tuple(reversed(reads)) if algorithms[0] == "lookback" else reads))
         return tuple(genes)
 
     def emit(self, region: Region, genes: Genes, scope: Scope) -> Kernels:
-        """Write one kernel, or two for `split`."""
+        """Write one kernel, or two for `split` and `lookback`."""
         algorithm = str(genes["algorithm"])
-        exchanged = algorithm in ("block", "split") and genes.get("reads") == "exchanged"
+        reads = str(genes.get("reads", "direct")) if algorithm in _BLOCKS else "direct"
         # Elements that are traded one by one, or that a thread meets one by one, come as scalars.
-        vec = 1 if exchanged or algorithm == "columns" else int(genes.get("vec", 1))
+        vec = 1 if reads == "exchanged" or algorithm == "columns" else int(genes.get("vec", 1))
         layout = ScanLayout.of(region, vec)
         if algorithm == "split":
-            return emit_split_scan(layout, scope, exchanged)
-        return emit_scan(layout, scope, algorithm, exchanged)
+            return emit_split_scan(layout, scope, reads)
+        if algorithm == "lookback":
+            return emit_lookback(layout, scope, reads)
+        return emit_scan(layout, scope, algorithm, reads)
 
 
 def _algorithms(region: Region, gpu: GpuSpec) -> tuple[str, ...]:
     """Every algorithm that suits the shape, the likeliest first."""
     rows, cols = region.rows, region.cols
-    side_by_side = math.prod(region.domain[region.reduced[0] + 1 :]) > 1
-    if side_by_side:
+    beside = ScanLayout.of(region, 1).beside
+    if beside > 1:
         fitting = ["thread", "columns"] if cols < 64 or rows >= 64 * gpu.sm_count else ["columns", "thread"]
         fitting += ["block"] if cols >= 64 else []
     elif cols < 32:
@@ -54,8 +61,12 @@ def _algorithms(region: Region, gpu: GpuSpec) -> tuple[str, ...]:
     else:
         fitting = ["warp", "block"] if cols <= 512 else ["block", "warp"]
         fitting += ["thread"] if cols <= 512 else []
-    if rows <= 2 * gpu.sm_count and cols >= 4096:
-        fitting.insert(0 if rows * 4 <= gpu.sm_count else len(fitting), "split")
+    # Blocks that there are without cutting rows, and how long a row must be to be cut.
+    blocks, least = (-(-rows // 32), 1024) if beside >= BESIDE else (rows, 4096)
+    if blocks <= 2 * gpu.sm_count and cols >= least:
+        few = blocks * 4 <= gpu.sm_count
+        cut = ["lookback", "split"] if rows <= 2 * gpu.sm_count and cols >= 4096 else ["lookback"]
+        fitting = [*cut, *fitting] if few else [*fitting, *cut]
     return tuple(fitting)
 
 

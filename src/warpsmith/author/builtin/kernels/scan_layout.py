@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from warpsmith.author.builtin.index import Axis, Index, lift, ravel, unravel
-from warpsmith.author.builtin.kernels.emission import Lanes, Store, loads
+from warpsmith.author.builtin.kernels.emission import Lanes, Store, loads, parameters
 from warpsmith.author.builtin.printer import CTYPES
 from warpsmith.author.builtin.regions import Region, resolve
 from warpsmith.author.builtin.scalar import Local, Scalar, apply
@@ -34,6 +35,16 @@ class ScanLayout:
     def groups(self) -> int:
         """Vectors in a row."""
         return self.lanes.group.extent
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Threads of a block: no more than there are vectors in a row, but at least two warps."""
+        return tuple(b for b in (256, 128, 512, 1024, 64) if b < 2 * self.groups) or (64,)
+
+    @property
+    def beside(self) -> int:
+        """How many rows lie side by side in memory, element next to element; 1 where rows lie behind each other."""
+        return math.prod(self.region.domain[self.region.reduced[0] + 1 :])
 
     @property
     def struct(self) -> str:
@@ -79,6 +90,12 @@ class ScanLayout:
         return [
             Store(o.name, o.dtype, place, resolve(o.at(coords, self.region.domain), held)) for o in self.region.outputs
         ]
+
+    def signature(self) -> tuple[tuple[str, ...], str]:
+        """Launch arguments and parameter list of a kernel that reads and writes everything."""
+        stores = self.stores(Local("held", self.dtype))
+        reads = loads([self.source, *(s.value for s in stores)])
+        return parameters(reads, [(s.tensor, s.dtype) for s in stores])
 
     def comment(self) -> str:
         """What is computed, in one line."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from warpsmith.author.builtin.kernels.emission import Add, Kernels, Scope, function, indented, loads, parameters
-from warpsmith.author.builtin.kernels.scan_kernel import Stretch, block_sizes, signature
 from warpsmith.author.builtin.kernels.scan_layout import ScanLayout
+from warpsmith.author.builtin.kernels.scan_stretch import Stretch
 from warpsmith.records import Buffer, Launch
 
 _SLICES = (32, 16, 64, 8, 128)
 
 
-def emit_split_scan(layout: ScanLayout, scope: Scope, exchanged: bool) -> Kernels:
+def emit_split_scan(layout: ScanLayout, scope: Scope, reads: str) -> Kernels:
     """Write both kernels. What came before a slice is added up in the order of the slices, so results never vary."""
     block, slices, unroll = scope.tunable("BLOCK"), scope.tunable("SLICES"), scope.tunable("UNROLL")
     totals = f"{scope.kernel}_totals"
@@ -37,14 +37,14 @@ def emit_split_scan(layout: ScanLayout, scope: Scope, exchanged: bool) -> Kernel
     comment = f"{layout.comment()}\nThe total of every slice."
     sums = function(scope, first_kernel, params, block, summing, comment)
 
-    stretch = Stretch.of(layout, scope, block, f"block_scan<{block} / 32>", exchanged, last="last")
+    stretch = Stretch.of(layout, scope, block, f"block_scan<{block} / 32>", reads, last="last")
     scanning = [
         *share,
         f"{layout.accumulator} carry = {layout.accumulator}::empty();",
         f"for (int slice = 0; slice < blockIdx.y; ++slice) carry.add({totals}[row * {slices} + slice]);",
         *stretch.rounds("first"),
     ]
-    all_names, all_params = signature(layout)
+    all_names, all_params = layout.signature()
     everything = f"const {layout.ctype}* __restrict__ {totals}, {all_params}"
     scans = function(scope, scope.kernel, everything, block, scanning, "Scans every slice, from what came before it.")
     grid = (str(rows), slices)
@@ -54,7 +54,7 @@ def emit_split_scan(layout: ScanLayout, scope: Scope, exchanged: bool) -> Kernel
             Launch(first_kernel, grid, (block,), names),
             Launch(scope.kernel, grid, (block,), (totals, *all_names)),
         ),
-        ((block, block_sizes(layout)), (slices, _SLICES), (unroll, (4, 1, 2, 8)), *stretch.tunables),
+        ((block, layout.blocks), (slices, _SLICES), (unroll, (4, 1, 2, 8)), *stretch.tunables),
         (Buffer(totals, (str(rows), slices), layout.dtype),),
         frozenset(stretch.helpers | {"block_reduce"}),
     )

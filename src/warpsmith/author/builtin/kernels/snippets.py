@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from warpsmith.author.builtin.kernels.snippets_scan import SCAN_SNIPPETS
 from warpsmith.author.builtin.kernels.snippets_tensor import TENSOR_SNIPPETS
 
 SNIPPETS: Mapping[str, str] = {
@@ -234,6 +235,7 @@ template <typename T> __device__ constexpr T highest() {
     if constexpr (T(1) / T(2) != T(0)) return T(INFINITY);
     else return T(~(1ull << (8 * sizeof(T) - 1)));
 }""",
+    **SCAN_SNIPPETS,
     **TENSOR_SNIPPETS,
 }
 
