@@ -75,7 +75,7 @@ CASES: dict[str, Case] = {
 # Deep and wide enough that every gene has a choice; no extent is a multiple of a tile.
 DEEP: Case = (
     lambda a, b, c: torch.tanh(a @ b) + c,
-    (_normal(36, 268) / 9, _normal(268, 44) / 9, _normal(36, 44)),
+    (_normal(68, 268) / 9, _normal(268, 44) / 9, _normal(68, 44)),
     2e-6,
 )
 
@@ -107,7 +107,7 @@ def test_algorithms_compute_what_pytorch_computes(checker: Checker, name: str) -
 
 
 PACKED: dict[str, Case] = {
-    "padded": (lambda x, w: F.conv2d(x, w, padding=1), (_normal(2, 8, 9, 9), _normal(24, 8, 3, 3)), 1e-6),
+    "padded": (lambda x, w: F.conv2d(x, w, padding=1), (_normal(2, 8, 9, 9), _normal(64, 8, 3, 3)), 1e-6),
     "strided, dilated, a function on both sides": (
         lambda x, w: F.conv2d(x.sigmoid(), w, padding=2, stride=2, dilation=2).relu(), (_normal(2, 12, 13, 10), _normal(24, 12, 3, 3)), 1e-6,
     ),
@@ -122,7 +122,7 @@ PACKED: dict[str, Case] = {
 
 
 @pytest.mark.parametrize("name", PACKED)
-@pytest.mark.parametrize("algorithm", ["mma", "tiled"])
+@pytest.mark.parametrize("algorithm", ["mma", "wgmma", "tiled"])
 def test_channels_can_be_brought_side_by_side(checker: Checker, name: str, algorithm: str) -> None:
     function, inputs, limit = PACKED[name]
     task = checker.task(Wrapped(function), *inputs)
@@ -157,6 +157,7 @@ def test_convolutions_may_use_tf32_and_products_may_not(checker: Checker) -> Non
 # Which genes an algorithm heeds.
 HEEDED = {
     "mma": ("warps", "depth", "vec"),
+    "wgmma": ("groups", "depth", "vec"),
     "tiled": ("tile", "stages", "depth", "vec"),
     "direct": ("per_thread", "vec"),
     "dot": ("per_thread", "team", "depth", "vec"),
@@ -184,6 +185,7 @@ def test_every_choice_of_a_gene_is_another_program_and_right(
     ("algorithm", "genes"),
     [
         ("mma", {"depth": "split", "warps": "32x32/16x16"}),
+        ("wgmma", {"depth": "split", "groups": "64x32"}),
         ("tiled", {"depth": "split", "stages": 2, "tile": "32x32/2x4"}),
         ("direct", {}),
         ("dot", {"depth": "split", "team": "block", "per_thread": 4}),

@@ -14,6 +14,8 @@ from warpsmith.author.builtin.index import lift
 from warpsmith.author.builtin.kernels.scan_layout import ScanLayout
 from warpsmith.author.builtin.regions import Region
 from warpsmith.author.builtin.values import Scan, Stored
+from warpsmith.device.simulator import launch
+from warpsmith.program import bind
 from warpsmith.records import Graph, Node, Ref, Task, TensorSpec
 
 Case = tuple[Callable[..., torch.Tensor], tuple[torch.Tensor, ...], float]
@@ -43,8 +45,30 @@ CASES: dict[str, Case] = {
         lambda x: x.cumsum(1), (torch.cat([_normal(2, 60), torch.full((2, 1), torch.inf), _normal(2, 60)], 1),), 1e-6,
     ),
 }  # fmt: skip
+# Rows long enough to be scanned in pieces.
+LONG_CASES: dict[str, Case] = {
+    "one row of odd length": (lambda x: x.cumsum(0), (_normal(20_011),), 1e-6),
+    "several rows that vectors divide": (lambda x: x.cumsum(1), (_normal(5, 4224),), 1e-6),
+    "functions around": (lambda x, y: torch.relu((x * 2).cumsum(1)) * y, (_normal(3, 4100), _normal(4100)), 1e-6),
+    "flipped": (lambda x: x.flip(1).cumsum(1).flip(1), (_normal(2, 4103),), 1e-6),
+    "without the element itself": (lambda x: x.cumsum(1) - x, (_normal(2, 4100),), 1e-6),
+    "products": (lambda x: x.cumprod(-1), (1 + _normal(2, 4100) / 500,), 2e-6),
+    "int64 beyond 32 bits": (
+        lambda x: x.cumsum(1), (torch.randint(-(2**40), 2**40, (2, 4105), generator=_generator),), 0.0,
+    ),
+    "float64": (lambda x: x.cumsum(1), (torch.rand(2, 4105, generator=_generator, dtype=torch.float64),), 1e-14),
+    "float16": (lambda x: (x / 64).cumsum(1), (_normal(2, 4104).half(),), 1e-3),
+    "two rows side by side": (lambda x: x.cumsum(0), (_normal(4100, 2),), 1e-6),
+    "nine rows side by side": (lambda x: x.cumsum(0), (_normal(1100, 9),), 1e-6),
+    "bands of rows side by side": (lambda x: torch.tanh(x.cumsum(0) / 50), (_normal(1030, 64),), 1e-6),
+    "middle dimension": (lambda x: x.cumsum(1), (_normal(3, 1030, 12),), 1e-6),
+    "infinities spoil only what follows": (
+        lambda x: x.cumsum(0), (torch.cat([_normal(3000), torch.full((1,), torch.inf), _normal(3000)]),), 1e-6,
+    ),
+}  # fmt: skip
 LONG: Case = (lambda x: torch.tanh(x.cumsum(1) / 50), (_normal(3, 4204),), 2e-6)
 TALL: Case = (lambda x: x.cumsum(0), (_normal(90, 40),), 1e-6)
+TALLER: Case = (lambda x: x.cumsum(0), (_normal(1100, 9),), 1e-6)
 
 
 def anchor(compiled: Compiled) -> str:
@@ -67,6 +91,62 @@ def test_algorithms_compute_what_pytorch_computes(checker: Checker, name: str) -
         assert checker.largest_error(task, compiled, sanitize=True) <= limit, algorithm
 
 
+@pytest.mark.parametrize("name", LONG_CASES)
+def test_looking_back_computes_what_pytorch_computes(checker: Checker, name: str) -> None:
+    function, inputs, limit = LONG_CASES[name]
+    task = checker.task(Wrapped(function), *inputs)
+    region = anchor(checker.compile(task))
+    compiled = checker.compile(task, Recipe().choosing(region, "algorithm", "lookback"))
+    assert compiled.recipe.genes[region]["algorithm"] == "lookback"
+    assert checker.largest_error(task, compiled, sanitize=True) <= limit
+
+
+def _small_tiles(checker: Checker, task: Task) -> Compiled:
+    """A program that looks back, in tiles of 64 elements."""
+    region = anchor(checker.compile(task))
+    recipe = Recipe().choosing(region, "algorithm", "lookback").choosing(region, "vec", 1)
+    default = checker.compile(task, recipe)
+    tunables = {name: min(values) for name, values in default.program.plan.tunables}
+    return checker.compile(task, Recipe(genes=recipe.genes, tunables=tunables))
+
+
+def test_looking_back_over_more_tiles_than_two_levels_hold(checker: Checker) -> None:
+    task = checker.task(Wrapped(lambda x: x.cumsum(0)), _normal(64 * 32 * 32 + 64 * 40 + 5))
+    assert checker.largest_error(task, _small_tiles(checker, task), sanitize=True) <= 1e-6
+
+
+def test_looking_back_gives_the_same_bits_whichever_block_is_faster(
+    checker: Checker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Blocks that run one after the other find other sums posted than blocks that run together.
+    task = checker.task(Wrapped(lambda x: x.cumsum(1)), _normal(2, 6000))
+    compiled = _small_tiles(checker, task)
+    build = checker.builder.build(compiled.program, dict(compiled.tunables), checker.simulator.architecture)
+    (x,), (out,) = task.graph.arguments, task.graph.results
+    plan = bind(compiled.program.plan, {x.name: x, out.name: out}, dict(compiled.tunables), GPU)
+
+    def bits(together: int, turn: int, fill: int) -> torch.Tensor:
+        monkeypatch.setattr(launch, "CHUNK_THREADS", together)
+        monkeypatch.setattr(launch, "QUANTUM", turn)
+        run = checker.simulator.run(build, plan, dict(task.examples), (out,), fill=fill, count=False)
+        assert not run.findings
+        return run.outputs[out.name].view(torch.int32)
+
+    first = bits(16384, 5000, 1)
+    for together, turn in ((64, 5000), (64, 3), (640, 40)):
+        assert torch.equal(bits(together, turn, together + turn), first), (together, turn)
+
+
+def test_scans_that_share_a_kernel_do_not_share_what_they_post(checker: Checker) -> None:
+    task = checker.task(Wrapped(lambda x, y: (x.cumsum(1), y.cumsum(1))), _normal(2, 16400), _normal(2, 16400))
+    compiled = checker.compile(task)
+    launches = compiled.program.plan.launches
+    assert len(launches) == 4
+    assert len({one.kernel for one in launches}) == 2
+    assert len(compiled.program.plan.buffers) == 4
+    assert checker.largest_error(task, compiled, sanitize=True) <= 1e-6
+
+
 def _tunings(checker: Checker, task: Task, recipe: Recipe) -> list[Compiled]:
     """The defaults, and one program for every other value of every tunable."""
     default = checker.compile(task, recipe)
@@ -81,7 +161,11 @@ def _tunings(checker: Checker, task: Task, recipe: Recipe) -> list[Compiled]:
     [
         (LONG, "split", "direct"),
         (LONG, "split", "exchanged"),
+        (LONG, "lookback", "striped"),
+        (LONG, "lookback", "exchanged"),
+        (TALLER, "lookback", "direct"),
         (LONG, "block", "direct"),
+        (LONG, "block", "striped"),
         (LONG, "block", "exchanged"),
         (LONG, "warp", "direct"),
         (TALL, "columns", "direct"),
@@ -98,31 +182,37 @@ def test_every_value_of_a_tunable_is_right(checker: Checker, case: Case, algorit
         assert checker.largest_error(task, compiled) <= case[2], compiled.tunables
 
 
-@pytest.mark.parametrize("name", ["algorithm", "vec", "reads"])
-def test_every_choice_of_a_gene_is_another_program_and_right(checker: Checker, name: str) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "name"),
+    [("", "algorithm"), ("block", "vec"), ("block", "reads"), ("lookback", "vec"), ("lookback", "reads")],
+)
+def test_every_choice_of_a_gene_is_another_program_and_right(checker: Checker, algorithm: str, name: str) -> None:
     task = checker.task(Wrapped(LONG[0]), *LONG[1])
     default = checker.compile(task)
     region = anchor(default)
+    recipe = Recipe().choosing(region, "algorithm", algorithm) if algorithm else Recipe()
     choices = gene(default, name)
     assert len(choices) > 1
     sources = set()
     for choice in choices:
-        compiled = checker.compile(task, Recipe().choosing(region, name, choice))
+        compiled = checker.compile(task, recipe.choosing(region, name, choice))
         sources.add(compiled.program.source)
         assert checker.largest_error(task, compiled, sanitize=True) <= LONG[2], choice
     assert len(sources) == len(choices)
 
 
-def test_few_long_rows_are_split_and_many_are_not(checker: Checker) -> None:
-    def first(rows: int) -> int | str:
-        x = TensorSpec("x", (rows, 65536), "float32")
-        out = TensorSpec("out", x.shape, "float32")
-        node = Node("cumsum", "aten.cumsum.default", (Ref("x"), 1), (), (out,))
+def test_few_long_rows_are_cut_and_others_are_not() -> None:
+    def first(shape: tuple[int, int], dim: int) -> int | str:
+        x, out = TensorSpec("x", shape, "float32"), TensorSpec("out", shape, "float32")
+        node = Node("cumsum", "aten.cumsum.default", (Ref("x"), dim), (), (out,))
         graph = Graph((x,), (), (), (), (node,), ((out, Ref("cumsum")),))
         return gene(compile_graph(graph, Recipe(), GPU), "algorithm")[0]
 
-    assert first(4) == "split"
-    assert first(4096) == "block"
+    assert first((4, 65536), 1) == "lookback"
+    assert first((4, 4096), 1) == "block"
+    assert first((4096, 65536), 1) == "block"
+    assert first((65536, 64), 0) == "lookback"
+    assert first((65536, 65536), 0) == "thread"
 
 
 def test_a_reversed_scan_reads_from_the_end() -> None:

@@ -27,7 +27,7 @@ DEVICE_PROPERTIES: Final[tuple[str, ...]] = (
 )
 """Names that every expression may use; `bind` gives them the values of the device."""
 
-MAX_ENTRIES: Final = 256
+MAX_ENTRIES: Final = 1024
 """Symbols, tunables, buffers, launches, calls, or arguments of one launch."""
 MAX_TUNABLE_VALUES: Final = 256
 MAX_DIMENSIONS: Final = 8

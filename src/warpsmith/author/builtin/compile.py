@@ -12,6 +12,7 @@ from warpsmith.author.builtin.index import axes_of, lift
 from warpsmith.author.builtin.kernels import FAMILIES, Gene, Kernels, Scope, library
 from warpsmith.author.builtin.kernels.snippets import pasted
 from warpsmith.author.builtin.lowering import lower, operators_of
+from warpsmith.author.builtin.lowering.joins import worth_storing
 from warpsmith.author.builtin.printer import FAST_FUNCTIONS, HELPERS
 from warpsmith.author.builtin.recipe import Recipe
 from warpsmith.author.builtin.regions import Cut, Region, cut, results
@@ -55,7 +56,7 @@ def compile_graph(
     if hybrid and (apart := library.apart(parts, graph, recipe.genes)):
         parts = _cut(graph, recipe.cuts, recipe.unfused | apart, tolerance)
     wide = any(spec.numel >= 2**31 for spec in (*graph.arguments, *graph.results))
-    labels = _labels(parts.regions)
+    labels = labels_of(parts.regions)
     chosen: dict[str, Mapping[str, int | str]] = {}
     offered: dict[str, tuple[Gene, ...]] = {}
     kernels: list[Kernels] = []
@@ -137,7 +138,7 @@ def usual_cuts(graph: Graph) -> frozenset[str]:
                 used = {result.producer for result in results(element)}
                 if any(isinstance(part, Apply) for part in walk(element)) and used and not used & scores:
                     cuts.add(maker.name)
-    return frozenset(cuts)
+    return worth_storing(graph) | cuts
 
 
 def _math_genes(region: Region) -> tuple[Gene, ...]:
@@ -149,7 +150,7 @@ def _math_genes(region: Region) -> tuple[Gene, ...]:
     return (Gene("math", ("exact", "fast")),) if used & FAST_FUNCTIONS or normaliser else ()
 
 
-def _labels(regions: Sequence[Region]) -> dict[str, str]:
+def labels_of(regions: Sequence[Region]) -> dict[str, str]:
     """Names for kernels: that of the node, or with what is computed for it where two would clash.
 
     The ending keeps them apart from the functions of the CUDA library.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 # The names of kernels begin those of tunables.
-from warpsmith.author.builtin.compile import _labels, usual_cuts
+from warpsmith.author.builtin.compile import labels_of, usual_cuts
 from warpsmith.author.builtin.likeness import Match, matches, overall
 from warpsmith.author.builtin.lowering import lower
 from warpsmith.author.builtin.recipe import Recipe
@@ -105,4 +105,4 @@ def _prefixes(regions: Sequence[Region]) -> Mapping[str, str]:
     """What the names of a region's tunables begin with; nothing where a program has one region only."""
     if len(regions) == 1:
         return {regions[0].name: ""}
-    return {name: f"{label.removesuffix('_kernel').upper()}_" for name, label in _labels(regions).items()}
+    return {name: f"{label.removesuffix('_kernel').upper()}_" for name, label in labels_of(regions).items()}

@@ -53,6 +53,8 @@ def _is_step(region: Region, dimension: int) -> bool:
     for at in (0, 1):
         coords = tuple(lift(at) if d == dimension else Index() for d in range(len(region.domain)))
         places.append([load.index for load in loads([_value(region, coords)])])
+    if len(places[0]) != len(places[1]):
+        return False
     steps = {(after - before).constant for before, after in zip(*places, strict=True)} - {0}
     return steps == {1}
 

@@ -61,13 +61,22 @@ def _algorithms(region: Region, gpu: GpuSpec) -> tuple[str, ...]:
     else:
         fitting = ["warp", "block"] if cols <= 512 else ["block", "warp"]
         fitting += ["thread"] if cols <= 512 else []
-    # Blocks that there are without cutting rows, and how long a row must be to be cut.
-    blocks, least = (-(-rows // 32), 1024) if beside >= BESIDE else (rows, 4096)
-    if blocks <= 2 * gpu.sm_count and cols >= least:
-        few = blocks * 4 <= gpu.sm_count
-        cut = ["lookback", "split"] if rows <= 2 * gpu.sm_count and cols >= 4096 else ["lookback"]
-        fitting = [*cut, *fitting] if few else [*fitting, *cut]
-    return tuple(fitting)
+    return tuple(_with_cut(fitting, rows, cols, beside, gpu))
+
+
+def _with_cut(whole: list[str], rows: int, cols: int, beside: int, gpu: GpuSpec) -> list[str]:
+    """Add the algorithms that cut rows, if there are few and long ones; they come first where that pays.
+
+    A cut row costs a second launch and a few trips through memory. By the estimate, which knows nothing of blocks that
+    wait for each other, a block walks along some 8000 elements in that time; columns have fewer threads each.
+    """
+    side_by_side = beside >= BESIDE
+    blocks, least, pays = (-(-rows // 32), 1024, 1024) if side_by_side else (rows, 4096, 16384)
+    if blocks > 2 * gpu.sm_count or cols < least:
+        return whole
+    cut = ["lookback", "split"] if rows <= 2 * gpu.sm_count and cols >= 4096 else ["lookback"]
+    few = blocks <= gpu.sm_count if side_by_side else blocks * 4 <= gpu.sm_count
+    return [*cut, *whole] if few and cols >= pays else [*whole, *cut]
 
 
 def _widths(region: Region) -> tuple[int, ...]:

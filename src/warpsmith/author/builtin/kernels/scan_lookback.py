@@ -86,7 +86,7 @@ class _Lookback:
         tiles = f"ceil_div({layout.groups}, {self.threads} * {stretch.items})"
         block = ("32", self.threads) if self.beside else (self.threads,)
         launch = Launch(scope.kernel, (f"{tiles} * {self.bands}",), block, (*names, self.posts, self.taken))
-        reset, first = self._reset(scratch)
+        reset, first = self._reset(stretch, scratch)
         reduce = "column_reduce" if self.beside else "warp_reduce"
         return Kernels(
             f"{reset}\n\n{scan}",
@@ -116,29 +116,41 @@ class _Lookback:
         words = DTYPE_BYTES[self.layout.dtype] // 4 * (32 if self.beside else 1)
         return str(self.bands), " + ".join(levels), str(words)
 
-    def _reset(self, scratch: str) -> tuple[str, Launch]:
+    def _reset(self, stretch: Stretch, scratch: str) -> tuple[str, Launch]:
         """The kernel that takes all posts away, and its launch."""
         name = f"{self.scope.kernel}_reset"
         body = [
+            *self._sizes(stretch),
+            f"constexpr int WORDS = {self.bands} * {self._words_of_band};",
             f"const int at = blockIdx.x * {_RESET} + threadIdx.x;",
-            f"if (at < count) {self.posts}[at] = 0;",
+            f"if (at < WORDS) {self.posts}[at] = 0;",
             f"if (at == 0) *{self.taken} = 0;",
         ]
-        source = function(self.scope, name, f"{scratch}, int count", str(_RESET), body, "No tile is taken or posted.")
-        words = f"{self.posts}.numel"
-        return source, Launch(name, (f"ceil_div({words}, {_RESET})",), (str(_RESET),), (self.posts, self.taken, words))
+        source = function(self.scope, name, scratch, str(_RESET), body, "No tile is taken or posted.")
+        grid = f"ceil_div({self.posts}.numel, {_RESET})"
+        return source, Launch(name, (grid,), (str(_RESET),), (self.posts, self.taken))
 
     # -- text
 
+    def _sizes(self, stretch: Stretch) -> list[str]:
+        """The length of a row and of a tile, and the number of tiles."""
+        integer, unit = self.scope.integer, "  // of vectors" if self.layout.lanes.vec > 1 else ""
+        return [
+            f"constexpr {integer} COLS = {self.layout.groups}, TILE = {self.threads} * {stretch.items};{unit}",
+            "constexpr int TILES = (COLS + TILE - 1) / TILE;",
+        ]
+
+    @property
+    def _words_of_band(self) -> str:
+        """How many words the posts of a band take."""
+        return f"words_for<{self.layout.accumulator}>(TILES)" + (" * 32" if self.beside else "")
+
     def _setup(self, stretch: Stretch) -> list[str]:
         """Take a tile, and find out where it lies."""
-        layout, integer = self.layout, self.scope.integer
-        unit = "  // of vectors" if layout.lanes.vec > 1 else ""
+        integer = self.scope.integer
         first = "threadIdx.x == 0 && threadIdx.y == 0" if self.beside else "threadIdx.x == 0"
         return [
-            f"constexpr {integer} ROWS = {layout.region.rows}, COLS = {layout.groups};{unit}",
-            f"constexpr {integer} TILE = {self.threads} * {stretch.items};",
-            "constexpr int TILES = (COLS + TILE - 1) / TILE;",
+            *self._sizes(stretch),
             "// Tiles are taken in order, so what comes before a tile is being worked on, or done.",
             "__shared__ int slot;",
             f"if ({first}) slot = atomicAdd({self.taken}, 1);",
@@ -150,28 +162,27 @@ class _Lookback:
 
     def _row(self) -> list[str]:
         """Define `row` and `lane`."""
-        integer = self.scope.integer
+        integer, rows = self.scope.integer, self.layout.region.rows
         if not self.beside:
             return [f"const {integer} row = band;", "const int lane = threadIdx.x;"]
         place, lane = "band * 32 + int(threadIdx.x)", "const int lane = threadIdx.y;"
-        if self.layout.region.rows % 32 == 0:
+        if rows % 32 == 0:
             return [f"const {integer} row = {place};", lane]
         return [
-            f"const bool inside = {place} < ROWS;",
-            f"const {integer} row = inside ? {place} : ROWS - 1;",
+            f"const bool inside = {place} < {rows};",
+            f"const {integer} row = inside ? {place} : {rows - 1};",
             lane,
         ]
 
     def _meeting(self, stretch: Stretch) -> list[str]:
         """What came before a thread in its tile, and before the tile in its row."""
-        kind, words = self.layout.accumulator, f"words_for<{self.layout.accumulator}>(TILES)"
+        kind, posts = self.layout.accumulator, f"{self.posts} + band * {self._words_of_band}"
         own = f"{kind} before = {stretch.exchange}({stretch.share}, total);"
         if self.beside:
             reduce = f"[]({kind} some) {{ return column_reduce<32, {self.threads}>(some); }}"
-            posts = f"{self.posts} + band * {words} * 32 + threadIdx.x"
-            return [own, f"before.merge(look_back<TILES, 32, {self.threads}>({posts}, part, lane, total, {reduce}));"]
+            given = f"{posts} + threadIdx.x, part, lane, total, {reduce}"
+            return [own, f"before.merge(look_back<TILES, 32, {self.threads}>({given}));"]
         reduce = f"[]({kind} some) {{ return warp_reduce(some); }}"
-        posts = f"{self.posts} + band * {words}"
         return [
             own,
             f"__shared__ {kind} tile_before;",

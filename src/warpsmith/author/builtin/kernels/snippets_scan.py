@@ -31,7 +31,9 @@ template <int Width, typename A> __device__ A awaited(const volatile unsigned lo
 
 // Words that the posts of a row need: for each of so many tiles, for every 32 of them, for every 32 of those ...
 template <typename A> __device__ constexpr int words_for(int tiles) {
-    return tiles * int(sizeof(A) / 4) + (tiles > 32 ? words_for<A>((tiles + 31) / 32) : 0);
+    int posts = tiles;
+    while (tiles > 32) posts += tiles = (tiles + 31) / 32;
+    return posts * int(sizeof(A) / 4);
 }
 
 // Merge of the tiles before one in a row of Tiles. `mine` is the tile itself: it is posted, and the last of 32

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from warpsmith.author.builtin.lowering.joins import joined
 from warpsmith.author.builtin.values import Stored, Value
 from warpsmith.errors import UnsupportedOperator
 from warpsmith.records import Arg, DTypeArg, Graph, Node, Ref, TensorSpec
@@ -72,7 +73,7 @@ def lower(graph: Graph, cuts: Collection[str] = ()) -> Lowered:
     }
     named: dict[str, Value] = {}
     stored: list[Stored] = []
-    for node in graph.nodes:
+    for node in joined(graph).nodes:
         function = _TABLE.get(node.op)
         if function is None:
             raise UnsupportedOperator(f"the built-in author has no lowering for {node.op}", node=node.name)
