@@ -102,12 +102,14 @@ def test_an_operator_without_a_lowering_is_named() -> None:
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_random_recipes_of_the_examples_compute_the_task(checker: Checker, example: Path) -> None:
     task = load_task(example)
+    # Convolutions may use TF32.
+    limit = 2e-3 if any("conv" in node.op for node in task.graph.nodes) else 1e-5
     for seed in range(4):
         proposal = propose(task, "random" if seed else "create", seed)
         assert proposal is not None and proposal.recipe is not None
         compiled = checker.compile(task, Recipe.from_json(proposal.recipe))
         assert compiled.program == proposal.program
-        assert checker.largest_error(task, compiled) < 1e-5
+        assert checker.largest_error(task, compiled) < limit
 
 
 def test_a_program_reads_its_index_arithmetic_once_and_names_its_extents(softmax: Task) -> None:

@@ -11,6 +11,7 @@ from warpsmith.author.builtin.attention_match import attended
 from warpsmith.author.builtin.index import axes_of, lift
 from warpsmith.author.builtin.kernels import FAMILIES, Gene, Kernels, Scope, library
 from warpsmith.author.builtin.kernels.snippets import pasted
+from warpsmith.author.builtin.kernels.turns import emit_turns
 from warpsmith.author.builtin.lowering import lower, operators_of
 from warpsmith.author.builtin.lowering.joins import worth_storing
 from warpsmith.author.builtin.printer import FAST_FUNCTIONS, HELPERS
@@ -56,6 +57,7 @@ def compile_graph(
     if hybrid and (apart := library.apart(parts, graph, recipe.genes)):
         parts = _cut(graph, recipe.cuts, recipe.unfused | apart, tolerance)
     wide = any(spec.numel >= 2**31 for spec in (*graph.arguments, *graph.results))
+    arguments = frozenset(spec.name for spec in graph.arguments)
     labels = labels_of(parts.regions)
     chosen: dict[str, Mapping[str, int | str]] = {}
     offered: dict[str, tuple[Gene, ...]] = {}
@@ -73,10 +75,13 @@ def compile_graph(
             continue
         label = labels[region.name]
         prefix = f"{label.removesuffix('_kernel').upper()}_" if len(parts.regions) > 1 else ""
-        scope = Scope(label, prefix, wide, gpu.shared_per_block, choice.get("math") == "fast")
+        scope = Scope(label, prefix, wide, gpu.shared_per_block, arguments, choice.get("math") == "fast")
         emitted = family.emit(region, choice, scope)
-        helpers = emitted.helpers | scope.helpers
-        kernels.append(Kernels(emitted.source, emitted.launches, emitted.tunables, emitted.buffers, frozenset(helpers)))
+        kernels.append(replace(emitted, helpers=emitted.helpers | scope.helpers))
+    turns = [turn for emitted in kernels for turn in emitted.turns]
+    if turns:
+        kernels.insert(0, emit_turns(turns))
+        calls = [replace(call, after=call.after + 1) for call in calls]
     program = _assemble(graph, parts, kernels)
     program = Program(program.source, replace(program.plan, calls=tuple(calls)))
     tunables = {
@@ -116,6 +121,7 @@ def usual_cuts(graph: Graph) -> frozenset[str]:
 
     A contraction reads each element of its operands many times, so what is fused in front of it is computed again each
     time; behind the producer it is computed once. What stands between the products of an attention is no such value.
+    Concatenations of many parts are stored too, or those that another one begins with.
     """
     lowered = lower(graph)
     subjects = ("contractions", "convolutions", "transposed", "einsum", "attention")

@@ -23,6 +23,9 @@ from warpsmith.author.builtin.lowering import Lowered
 from warpsmith.author.builtin.scalar import Load, Result, Scalar, transform, walk
 from warpsmith.author.builtin.values import Contraction, Coords, Producer, Recurrence, Reduction, Scan, Stored, Value
 
+# A tensor so small that writing it takes less time than a launch.
+_FEW = 1024
+
 Space = Literal["element", "row"]
 Kind = Literal["pointwise", "rows", "contraction", "scan", "recurrence", "attention"]
 
@@ -70,7 +73,7 @@ class Region:
         """Names that a recipe may leave unfused. That of an attention's scores takes it apart, and no more."""
         if self.attention is not None:
             return self.name, self.attention.scores.name
-        return (self.name,) if self.producers else ()
+        return (self.name,) if self.producers or len(self.outputs) > 1 else ()
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -175,10 +178,29 @@ class _Cutter:
                 if self._joins(host, output):
                     self._write(host, output)
                     return
-        self._store(used)
-        fresh = Region(name, "pointwise", value.shape)
-        self.regions.append(fresh)
-        self._write(fresh, Output(name, value.shape, value.dtype, value, 0, "element"))
+        output = Output(name, value.shape, value.dtype, value, 0, "element")
+        region = self._sibling(value.shape, expression)
+        if region is None:
+            self._store(used)
+            region = Region(name, "pointwise", value.shape)
+            self.regions.append(region)
+        self._write(region, output)
+
+    def _sibling(self, shape: tuple[int, ...], expression: Scalar) -> Region | None:
+        """A pointwise region of the same shape that can write a value too, and gains by it: reads are shared, or a
+        launch that does next to nothing is saved.
+        """
+        wanted = _tensors(expression)
+        for region in reversed(self.regions):
+            alike = region.kind == "pointwise" and region.domain == shape and region.name not in self.unfused
+            pays = alike and (math.prod(shape) <= _FEW or wanted & self._reads(region))
+            if pays and self._aligned(region, expression, axes_of(shape, "v")):
+                return region
+        return None
+
+    def _reads(self, region: Region) -> set[str]:
+        at = _lifted(axes_of(region.domain, "v"))
+        return set().union(*(_tensors(output.at(at, region.domain)) for output in region.outputs))
 
     def _write(self, region: Region, output: Output) -> None:
         region.outputs.append(output)
@@ -282,6 +304,12 @@ def _sinks(lowered: Lowered) -> list[tuple[str, Value]]:
     """What must be written to memory, and under which name."""
     cuts = [(tensor.name, lowered.values[tensor.name.removesuffix("_stored")]) for tensor in lowered.stored]
     return cuts + [(spec.name, value) for spec, value in lowered.outputs]
+
+
+def _tensors(expression: Scalar) -> set[str]:
+    """Tensors in memory, and results of other regions, that an expression reads."""
+    found = {node.tensor for node in walk(expression) if isinstance(node, Load)}
+    return found | {result.producer.name for result in results(expression)}
 
 
 def _region_of(producer: Producer, attention: Attention | None) -> Region:

@@ -25,10 +25,26 @@ class Gene:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """An argument, [lead, along, across], that is to be in memory as [lead, across, along] before anything else runs.
+
+    `source` and `target` are the names of the argument and of a buffer, both of `dtype`.
+    """
+
+    source: str
+    target: str
+    dtype: str
+    lead: int
+    along: int
+    across: int
+
+
+@dataclass(frozen=True)
 class Kernels:
     """The CUDA text of one region with its launches, scratch buffers and tunables.
 
-    `helpers` names functions of `printer.HELPERS` and of `kernels/snippets` that the text calls.
+    `helpers` names functions of `printer.HELPERS` and of `kernels/snippets` that the text calls; `turns` are what one
+    kernel does for all regions at the start.
     """
 
     source: str
@@ -36,6 +52,7 @@ class Kernels:
     tunables: tuple[tuple[str, tuple[int, ...]], ...]
     buffers: tuple[Buffer, ...] = ()
     helpers: frozenset[str] = frozenset()
+    turns: tuple[Turn, ...] = ()
 
 
 class Family(Protocol):
@@ -54,13 +71,14 @@ class Family(Protocol):
 class Scope:
     """Names for one region: its kernel, its tunables, the parameters of its kernels.
 
-    `shared` are the bytes of shared memory that a block may use.
+    `shared` are the bytes of shared memory that a block may use; `arguments` the tensors that are there from the start.
     """
 
     kernel: str
     prefix: str
     wide: bool
     shared: int
+    arguments: frozenset[str]
     fast: bool = False
     helpers: set[str] = field(default_factory=set)
 
@@ -340,6 +358,7 @@ __all__ = [
     "Scope",
     "Sink",
     "Store",
+    "Turn",
     "aligned",
     "function",
     "hoist",

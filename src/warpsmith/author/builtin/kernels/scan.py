@@ -32,7 +32,8 @@ class Scans:
             genes.append(Gene("vec", widths))
         if _BLOCKS & set(algorithms):
             reads = ("direct", "exchanged", "striped")
-            genes.append(Gene("reads", tuple(reversed(reads)) if algorithms[0] == "lookback" else reads))
+            striped_first = algorithms[0] == "lookback" and ScanLayout.of(region, 1).beside < BESIDE
+            genes.append(Gene("reads", tuple(reversed(reads)) if striped_first else reads))
         return tuple(genes)
 
     def emit(self, region: Region, genes: Genes, scope: Scope) -> Kernels:

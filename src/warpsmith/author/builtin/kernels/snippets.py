@@ -227,6 +227,24 @@ __device__ void grid_barrier(int* arrived, int goal) {
     }
     __syncthreads();
 }""",
+    "turned": """// One tile of 32 x 32 from [lead, Along, Across] to [lead, Across, Along]; `block` counts tiles.
+template <int Along, int Across, int Rows, typename T> __device__ void turned(const T* from, T* to, int block) {
+    constexpr int DOWN = (Along + 31) / 32, OVER = (Across + 31) / 32;
+    __shared__ T tile[32][33];
+    const long long lead = block / (DOWN * OVER);
+    const int first_along = block / OVER % DOWN * 32, first_across = block % OVER * 32;
+    #pragma unroll
+    for (int i = threadIdx.y; i < 32; i += Rows) {
+        const int along = first_along + i, across = first_across + threadIdx.x;
+        if (along < Along && across < Across) tile[i][threadIdx.x] = from[(lead * Along + along) * Across + across];
+    }
+    __syncthreads();
+    #pragma unroll
+    for (int i = threadIdx.y; i < 32; i += Rows) {
+        const int along = first_along + threadIdx.x, across = first_across + i;
+        if (along < Along && across < Across) to[(lead * Across + across) * Along + along] = tile[threadIdx.x][i];
+    }
+}""",
     "limits": """template <typename T> __device__ constexpr T lowest() {
     if constexpr (T(1) / T(2) != T(0)) return T(-INFINITY);
     else return T(1ull << (8 * sizeof(T) - 1));
