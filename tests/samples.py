@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from warpsmith.records import (
@@ -41,6 +43,10 @@ TASK = Task(
     examples={"x": torch.zeros(64, 128)},
     module_inputs=True,
 )
+
+MASK = TensorSpec("mask", (64, 128), "bool")
+DROPPING = replace(TASK, graph=replace(TASK.graph, inputs=(X, MASK), masks=(("mask", 0.75),)))
+"""A task whose module draws a mask."""
 
 BOUND = Bound(32768, 32768, 8192, "H200", 1.4e-8, "memory")
 

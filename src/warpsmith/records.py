@@ -125,7 +125,8 @@ class Graph:
 
     Nodes stand in an order in which every argument is defined before it is used. An updated buffer (the running
     mean of BatchNorm in training mode) is an output like any other, called `new_<buffer>`; `updates` pairs the name
-    of the buffer with that of the output.
+    of the buffer with that of the output. `masks` pairs every mask that the module draws, as dropout in training mode
+    does, with the probability of a one: masks are inputs of dtype bool, the last ones, and are drawn with it.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -135,6 +136,19 @@ class Graph:
     nodes: tuple[Node, ...]
     outputs: tuple[tuple[TensorSpec, Ref], ...]
     updates: tuple[tuple[str, str], ...] = ()
+    masks: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        last = self.inputs[len(self.inputs) - len(self.masks) :]
+        if [(spec.name, spec.dtype) for spec in last] != [(name, "bool") for name, _ in self.masks]:
+            raise ValueError(f"masks are the last inputs and boolean, not {last}")
+        if not all(0.0 < keep < 1.0 for _, keep in self.masks):
+            raise ValueError(f"a mask leaves something to chance: {self.masks}")
+
+    @property
+    def given(self) -> tuple[TensorSpec, ...]:
+        """The inputs that forward takes: all but the masks, which the module draws itself."""
+        return self.inputs[: len(self.inputs) - len(self.masks)]
 
     @property
     def arguments(self) -> tuple[TensorSpec, ...]:
@@ -161,7 +175,11 @@ class Graph:
     @property
     def key(self) -> str:
         """Hash of the whole graph."""
-        return digest("graph", json.dumps(asdict(self), sort_keys=True))
+        content = asdict(self)
+        if not self.masks:
+            # Graphs keep the keys that archives know them by, from before there were masks.
+            del content["masks"]
+        return digest("graph", json.dumps(content, sort_keys=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +221,15 @@ class Task:
     def key(self) -> str:
         """Hash of what must be computed and how it is judged; not of the values of parameters."""
         return digest("task", self.graph.key, json.dumps(asdict(self.tolerance), sort_keys=True))
+
+    @property
+    def restrictions(self) -> tuple[str, ...]:
+        """What a reader must know where a program is compared with the module: in which way they are not the same."""
+        if not self.graph.masks:
+            return ()
+        functional = self.source == self.functional_source
+        theirs = "so does the baseline" if functional else "the baseline draws its own numbers"
+        return (f"dropout masks are inputs: the candidate reads them, one byte an element; {theirs}",)
 
 
 @dataclass(frozen=True, slots=True)

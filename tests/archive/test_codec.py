@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 
 from tests.archive import strategies
+from tests.samples import DROPPING, TASK
 from warpsmith.archive import decode, encode
 from warpsmith.errors import ArchiveError
 from warpsmith.records import Candidate, Graph, KernelResources, Mismatch, Program, Tolerance, Verdict
@@ -32,6 +33,14 @@ def test_graph_survives_with_the_types_of_its_arguments(record: Graph) -> None:
     # `1 == 1.0 == True` in Python but not to an operator, so equality alone would hide a mix-up.
     assert repr(again) == repr(record)
     assert again.key == record.key
+
+
+def test_masks_survive_and_older_archives_have_none() -> None:
+    graph = DROPPING.graph
+    assert decode(Graph, encode(graph)) == graph
+    before = json.loads(encode(TASK.graph))
+    del before["masks"]
+    assert decode(Graph, json.dumps(before)).key == TASK.graph.key
 
 
 def test_text_is_json_that_other_languages_read() -> None:

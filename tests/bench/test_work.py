@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from tests.bench.stories import MACHINE, compared
-from tests.samples import BOUND, TASK, candidate, failed, passed
+from tests.samples import BOUND, DROPPING, TASK, candidate, failed, passed
 from warpsmith import wire
 from warpsmith.bench import Options, PlainWatcher, discover, run_bench, work
 from warpsmith.bench.order import Order, decode_order, encode_order
@@ -170,6 +170,14 @@ def test_what_a_reader_must_know_of_the_task_is_a_mark(monkeypatch: pytest.Monke
     assert row.marks == ("degenerate: bias",)
     huge = replace(result(), bound=replace(BOUND, operations=10**12))
     assert work.dependence(huge) == ("dependence on inputs not examined",)
+
+
+def test_masks_that_the_baseline_does_not_read_are_a_mark(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
+    """A ratio to the module is not one of equals where only the program reads masks."""
+    row, (first, *_) = done(monkeypatch, order, replace(result(), task=DROPPING))
+    assert [mark.split(":")[0] for mark in row.marks] == ["dropout masks are inputs"]
+    assert "the baseline draws its own numbers" in row.marks[0]
+    assert decode_row(first["row"]).marks == row.marks
 
 
 def test_a_step_that_is_no_launch_makes_a_program_hybrid() -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.explore.stories import HISTORY, NOTHING, OUTCOME, WINNER
-from tests.samples import BOUND, TASK
+from tests.samples import BOUND, DROPPING, TASK
 from warpsmith.archive import Archive, to_plain
 from warpsmith.device.catalog import gpu
 from warpsmith.errors import SettingsError
-from warpsmith.explore import folder_for, outcome_from_archive, output, write_results
+from warpsmith.explore import Tally, folder_for, outcome_from_archive, output, render_summary, write_results
 from warpsmith.program import read_program
 from warpsmith.records import Tolerance
 
@@ -34,6 +36,20 @@ def test_folder_holds_everything_and_the_program_reads_back(tmp_path: Path) -> N
     assert document["verdict"] == to_plain(WINNER.verdict)
     assert document["candidate"]["tunables"] == {"BLOCK": 256}
     assert document["verdict"]["timing"]["source"] == "estimated"
+
+
+def test_masks_that_only_the_program_reads_are_told_of(tmp_path: Path) -> None:
+    """Whoever compares its time with the module's must know that they do not do the same."""
+    folder = write_results(replace(OUTCOME, task=DROPPING), tmp_path)
+    said = "dropout masks are inputs: the candidate reads them, one byte an element; the baseline draws its own numbers"
+    assert json.loads((folder / "verdict.json").read_text())["task"]["restrictions"] == [said]
+    assert said in (folder / "report.html").read_text()
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(render_summary(replace(OUTCOME, task=DROPPING), Tally(), None, "archive.db"))
+    assert said in shown.getvalue()
+    write_results(OUTCOME, tmp_path)
+    assert json.loads((folder / "verdict.json").read_text())["task"]["restrictions"] == []
+    assert "dropout" not in (folder / "report.html").read_text()
 
 
 def test_other_files_in_the_folder_stay(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from tests.samples import TASK
 from warpsmith.errors import MachineError, SettingsError, TaskError
@@ -106,6 +107,26 @@ class TestSets:
         assert isinstance(result, torch.Tensor)
         torch.testing.assert_close(result, module(x))
         assert set(tensors(sets[1])[0].flatten().tolist()) <= set(x.flatten().tolist()), "resampled from the example"
+
+    @pytest.mark.parametrize("drawn", ["def get_inputs():\n    return [X]\n", "example_inputs = [X]\n"])
+    def test_a_module_draws_its_own_masks_also_while_it_is_timed(
+        self, drawn: str, tmp_path: Path, stack: contextlib.ExitStack
+    ) -> None:
+        """Given the task's masks it could not be called, and without drawing them it would be timed too fast."""
+        text = "class Model(nn.Module):\n    def forward(self, x):\n        return nn.functional.dropout(x, 0.5)\n"
+        task = file_task(tmp_path, f"{text}X = torch.ones(64)\n{drawn}")
+        one, other = sets_of(task, tmp_path, stack, 2)
+        assert read_parcel(tmp_path / "task.pt").set_bytes == 64 * 4 + 64 + 64 * 4
+        assert [leaf.shape for leaf in tensors(one)] == [(64,)]
+        first, second = call(one), call(other)
+        assert isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor)
+        assert set(first.tolist()) == {0.0, 2.0} and not torch.equal(first, second)
+
+    def test_the_functional_form_is_given_masks(self, tmp_path: Path, stack: contextlib.ExitStack) -> None:
+        task = task_from_module(nn.Dropout(0.5), torch.ones(64))
+        one, other = (call(each) for each in sets_of(task, tmp_path, stack, 2))
+        assert isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)
+        assert torch.equal(one, 2.0 * task.examples["mask"]) and not torch.equal(one, other)
 
     def test_inputs_that_a_file_gives_as_a_value_are_resampled(
         self, tmp_path: Path, stack: contextlib.ExitStack

@@ -41,6 +41,13 @@ def reason(verdict: Verdict) -> str:
     return "passed" if verdict.failure is None else f"{verdict.failure.stage.name.lower()}: {verdict.failure.reason}"
 
 
+def test_a_module_that_draws_masks_is_refused() -> None:
+    """A solution draws other masks than those that are due: every honest one would be called wrong."""
+    task = task_from_module(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)), torch.randn(3, 4))
+    with pytest.raises(TaskError, match=r"dropout in training mode.*draws masks of its own"):
+        judged(task, "class ModelNew(nn.Sequential): pass")
+
+
 def write(folder: Path, text: str) -> Task:
     file = folder / "module.py"
     file.write_text("import torch\nfrom torch import nn\n" + textwrap.dedent(text))

@@ -173,7 +173,8 @@ def test_value_read_back(write) -> None:
 @pytest.mark.parametrize(
     ("expression", "operator"),
     [
-        ("torch.nn.functional.dropout(x, 0.5)", "native_dropout"),
+        ("torch.nn.functional.alpha_dropout(x, 0.5, True)", "bernoulli"),
+        ("torch.bernoulli(x, 0.5)", "bernoulli"),
         ("x + torch.rand_like(x)", "rand_like"),
         ("torch.bernoulli(torch.sigmoid(x))", "bernoulli"),
         ("torch.nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.1)", "scaled_dot_product_attention"),

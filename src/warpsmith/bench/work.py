@@ -153,6 +153,7 @@ def _passed(order: Order, watch: _Watch, result: Result) -> Row:
     marks = ("host code: not contained",) if not result.best.verdict.contained else ()
     if watch.tally.recalled:
         marks = (*marks, "goes on from an earlier search")
+    marks = (*marks, *result.task.restrictions)
     return Row(
         name=order.name,
         source_hash=order.source_hash,

@@ -59,7 +59,13 @@ def verdict_document(outcome: Outcome) -> dict[str, Any]:
     best, task = outcome.best, outcome.task
     candidate = best.candidate if best else None
     return {
-        "task": {"key": task.key, "name": task.name, "origin": task.origin, "tolerance": to_plain(task.tolerance)},
+        "task": {
+            "key": task.key,
+            "name": task.name,
+            "origin": task.origin,
+            "tolerance": to_plain(task.tolerance),
+            "restrictions": list(task.restrictions),
+        },
         "device": outcome.device,
         "bound": to_plain(outcome.bound),
         "passed": best is not None,

@@ -41,6 +41,8 @@ def render_best(outcome: Outcome) -> Text:
 def _headline(outcome: Outcome) -> Text:
     text = render_best(outcome)
     text.append(f"\nbound {duration(outcome.bound.seconds)} on {outcome.device}, limited by {outcome.bound.limit}")
+    for restriction in outcome.task.restrictions:
+        text.append(f"\n{restriction}", style="yellow")
     return text
 
 

@@ -2,7 +2,8 @@
 
 A kernel that samples its inputs (the first row is constant, so all are) is right on every family that looks the same
 everywhere. `equal+normal` holds one third of the first family in front of two thirds of the second; `offset+mirrored`
-lies around -5, so that a maximum that starts from 0 shows.
+lies around -5, so that a maximum that starts from 0 shows. Masks that the
+module draws stay as they are: they look the same in every family.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ def draw_any(task: Task, family: str, seed: int, device: str = "cpu") -> dict[st
     if not second:
         return draw(task, family, seed, device)
     if second == MIRRORED:
-        return _mirrored(draw(task, first, seed, device), {spec.name for spec in task.graph.inputs})
+        return _mirrored(draw(task, first, seed, device), {spec.name for spec in task.graph.given})
     front, back = draw(task, first, seed, device), draw(task, second, seed, device)
-    return _joined(front, back, {spec.name for spec in task.graph.inputs})
+    return _joined(front, back, {spec.name for spec in task.graph.given})
 
 
 def _joined(

@@ -2,6 +2,7 @@
 
 The export is decomposed with an empty table: it becomes functional, while composite operators (linear, layer_norm,
 conv2d, gru, attention) stay whole. What says nothing about values is taken out: copies, assertions, devices, layouts.
+Dropout in training mode becomes a product with a mask, which is an input.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 
 from warpsmith.errors import TaskError
 from warpsmith.records import DTYPE_BYTES, Arg, DTypeArg, Graph, Node, Ref, TensorSpec
-from warpsmith.task.chance import unreproducible
+from warpsmith.task.chance import mask_probability, unreproducible
+from warpsmith.task.fxnodes import dtype_name, line_of_node, reachable, readable, same_dtype, says_nothing
 from warpsmith.task.names import Names
 
 _IDENTITY = frozenset(
@@ -62,11 +64,13 @@ class _Capture:
         self.names = Names()
         self.refs: dict[torch.fx.Node, Ref] = {}
         self.nodes: list[Node] = []
+        self.masks: list[tuple[TensorSpec, float]] = []
+        self.drawn: dict[torch.fx.Node, Ref] = {}
         self.lines: dict[str, int] = {}
         self.state: dict[str, torch.Tensor] = {}
         self.by_target: dict[str, str] = {}
         self.by_placeholder: dict[str, str] = {}
-        self.live = _reachable(exported.graph_module.graph)
+        self.live = reachable(exported.graph_module.graph)
 
     def graph(self, inputs: Sequence[str], outputs: Sequence[str]) -> Captured:
         groups = self._arguments(inputs)
@@ -76,13 +80,14 @@ class _Capture:
                 self._convert(fx_node)
         results, updates = self._results(output_names)
         graph = Graph(
-            inputs=tuple(groups[InputKind.USER_INPUT]),
+            inputs=(*groups[InputKind.USER_INPUT], *(spec for spec, _ in self.masks)),
             parameters=tuple(groups[InputKind.PARAMETER]),
             buffers=tuple(groups[InputKind.BUFFER]),
             constants=tuple(groups[InputKind.CONSTANT_TENSOR]),
             nodes=tuple(self.nodes),
             outputs=tuple(results),
             updates=tuple(updates),
+            masks=tuple((spec.name, keep) for spec, keep in self.masks),
         )
         given = dict(zip(inputs, (spec.name for spec in graph.inputs)))
         return Captured(graph, self.state, self.by_target | given, self.lines)
@@ -149,6 +154,8 @@ class _Capture:
 
     def _convert(self, node: torch.fx.Node) -> None:
         op = str(node.target)
+        if node in self.refs:
+            return
         if op == "<built-in function getitem>":
             source, index = node.args
             assert isinstance(source, torch.fx.Node) and isinstance(index, int)
@@ -156,7 +163,7 @@ class _Capture:
             return
         if not isinstance(node.target, torch._ops.OpOverload):
             raise self._error(node, f"{op} is control flow or a higher-order operator, which no graph here can hold")
-        if op in _IDENTITY or (op == "aten._to_copy.default" and _same_dtype(node)):
+        if op in _IDENTITY or (op == "aten._to_copy.default" and same_dtype(node)):
             source = node.args[0]
             assert isinstance(source, torch.fx.Node)
             self.refs[node] = self.refs[source]
@@ -164,16 +171,31 @@ class _Capture:
         if op == "aten.copy.default":
             self._copy(node)
             return
+        keep = mask_probability(node)
+        if keep is not None:
+            self._draw(node, keep)
+            return
         problem = unreproducible(node)
         if problem:
             raise self._error(node, problem)
-        name = self.names.take(_readable(node.target))
+        name = self.names.take(readable(node.target))
         self.refs[node] = Ref(name)
         args, kwargs = self._canonical(node)
-        self.nodes.append(Node(name, _ONE_NAME.get(op, op), args, kwargs, self._outputs(name, node)))
-        line = _line_of(node, self.file)
+        self._append(node, Node(name, _ONE_NAME.get(op, op), args, kwargs, self._outputs(name, node)))
+
+    def _append(self, node: torch.fx.Node, made: Node) -> None:
+        self.nodes.append(made)
+        line = line_of_node(node, self.file)
         if line is not None:
-            self.lines[name] = line
+            self.lines[made.name] = line
+
+    def _add(
+        self, node: torch.fx.Node, wish: str, op: str, args: tuple[Arg, ...], value: torch.Tensor, **kwargs: Arg
+    ) -> Ref:
+        """Add an operator that the export does not have; `value` has the shape and dtype of its result."""
+        spec = self._spec(self.names.take(wish), value, node)
+        self._append(node, Node(spec.name, op, args, tuple(kwargs.items()), (spec,)))
+        return Ref(spec.name)
 
     def _copy(self, node: torch.fx.Node) -> None:
         """Writing a tensor over another one is a cast and a broadcast of what is written."""
@@ -181,15 +203,52 @@ class _Capture:
         assert isinstance(source, torch.fx.Node)
         ref, have, due = self.refs[source], source.meta["val"], node.meta["val"]
         if have.dtype != due.dtype:
-            dtype = DTypeArg(_dtype_name(due.dtype))
-            spec = self._spec(self.names.take("cast"), due.new_empty(have.shape), node)
-            self.nodes.append(Node(spec.name, "aten._to_copy.default", (ref,), (("dtype", dtype),), (spec,)))
-            ref = Ref(spec.name)
+            ref = self._cast(node, ref, due.new_empty(have.shape))
         if have.shape != due.shape:
-            spec = self._spec(self.names.take("expand"), due, node)
-            self.nodes.append(Node(spec.name, "aten.expand.default", (ref, spec.shape), (), (spec,)))
-            ref = Ref(spec.name)
+            ref = self._add(node, "expand", "aten.expand.default", (ref, tuple(due.shape)), due)
         self.refs[node] = ref
+
+    def _cast(self, node: torch.fx.Node, ref: Ref, value: torch.Tensor) -> Ref:
+        return self._add(node, "cast", "aten._to_copy.default", (ref,), value, dtype=DTypeArg(dtype_name(value.dtype)))
+
+    def _draw(self, node: torch.fx.Node, keep: float) -> None:
+        """A mask that is drawn is an input, and dropout is a product with it, which keeps infinity times zero NaN."""
+        value, source = node.meta["val"], node.args[0]
+        assert isinstance(source, torch.fx.Node)
+        if str(node.target) == "aten.bernoulli.p":
+            mask = self._mask(node, value, keep)
+            self.refs[node] = mask if value.dtype == torch.bool else self._cast(node, mask, value)
+            return
+        if not isinstance(value, (tuple, list)):
+            self.refs[node] = self._dropped(node, source, keep)
+            return
+        for user in (user for user in node.users if user in self.live):
+            # Of `native_dropout`: the product is its first result, the mask its second.
+            assert user.args[1] in (0, 1)
+            first = user.args[1] == 0
+            self.refs[user] = self._dropped(node, source, keep) if first else self._mask(node, value[1], keep)
+
+    def _dropped(self, node: torch.fx.Node, source: torch.fx.Node, keep: float) -> Ref:
+        ref, value = self.refs[source], source.meta["val"]
+        if keep == 1.0:
+            return ref
+        if keep == 0.0:
+            return self._add(node, "dropout", "aten.mul.Tensor", (ref, 0.0), value)
+        mask = self._mask(node, value, keep)
+        masked = self._add(node, "masked", "aten.mul.Tensor", (ref, mask), value)
+        return self._add(node, "dropout", "aten.mul.Tensor", (masked, 1.0 / keep), value)
+
+    def _mask(self, node: torch.fx.Node, like: torch.Tensor, keep: float) -> Ref:
+        """Return the mask of a draw: an input, or a constant where nothing is left to chance."""
+        like = like.new_empty(like.shape, dtype=torch.bool)
+        if keep in (0.0, 1.0):
+            args = (tuple(like.shape), keep == 1.0)
+            return self._add(node, "full", "aten.full.default", args, like, dtype=DTypeArg("bool"))
+        if node not in self.drawn:
+            spec = self._spec(self.names.take("mask"), like, node)
+            self.masks.append((spec, keep))
+            self.drawn[node] = Ref(spec.name)
+        return self.drawn[node]
 
     def _outputs(self, name: str, node: torch.fx.Node) -> tuple[TensorSpec | None, ...]:
         value = node.meta.get("val")
@@ -206,7 +265,7 @@ class _Capture:
             raise self._error(node, f"{node.target} reads a value out of a tensor, which cannot be part of a kernel")
         if any(not isinstance(extent, int) for extent in value.shape):
             raise self._error(node, f"{node.target} gives a shape that depends on the values of tensors")
-        dtype = _dtype_name(value.dtype)
+        dtype = dtype_name(value.dtype)
         if dtype not in DTYPE_BYTES:
             raise self._error(node, f"{node.target} works in {dtype}, which is not supported")
         return TensorSpec(name, tuple(value.shape), dtype)
@@ -216,7 +275,7 @@ class _Capture:
         assert isinstance(node.target, torch._ops.OpOverload)
         schema = node.target._schema.arguments
         args = list(node.args)
-        while args and _says_nothing(schema[len(args) - 1], args[-1]):
+        while args and says_nothing(schema[len(args) - 1], args[-1]):
             args.pop()
         defaults = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
         kwargs = {
@@ -241,7 +300,7 @@ class _Capture:
                 )
             return self.refs[value]
         if isinstance(value, torch.dtype):
-            return DTypeArg(_dtype_name(value))
+            return DTypeArg(dtype_name(value))
         if isinstance(value, (list, tuple)):
             return tuple(self._arg(item, node) for item in value)
         if value is None or isinstance(value, (bool, int, float, str)):
@@ -249,47 +308,4 @@ class _Capture:
         raise self._error(node, f"{node.target} has an argument of type {type(value).__name__}, which is not supported")
 
     def _error(self, node: torch.fx.Node, message: str) -> TaskError:
-        return TaskError(message, file=self.file, line=_line_of(node, self.file))
-
-
-def _reachable(graph: torch.fx.Graph) -> set[torch.fx.Node]:
-    """Return the nodes that some output needs. A random operator whose result is unused does no harm."""
-    todo = [node for node in graph.nodes if node.op == "output"]
-    seen: set[torch.fx.Node] = set()
-    while todo:
-        node = todo.pop()
-        if node not in seen:
-            seen.add(node)
-            # What a copy overwrites is not read.
-            todo += [node.args[1]] if str(node.target) == "aten.copy.default" else node.all_input_nodes
-    return seen
-
-
-def _says_nothing(argument: torch._C.Argument, value: object) -> bool:
-    if not argument.has_default_value():
-        return False
-    return argument.name.startswith("cudnn_enable") or bool(value == argument.default_value)
-
-
-def _same_dtype(node: torch.fx.Node) -> bool:
-    source = node.args[0]
-    return isinstance(source, torch.fx.Node) and bool(source.meta["val"].dtype == node.meta["val"].dtype)
-
-
-def _readable(target: torch._ops.OpOverload) -> str:
-    name = target._schema.name.split("::")[1].strip("_")
-    if name.startswith("native_batch_norm"):
-        return "batch_norm"
-    return {"to_copy": "cast", "cross_entropy_loss": "loss", "native_dropout": "dropout"}.get(name, name)
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _line_of(node: torch.fx.Node, file: str | None) -> int | None:
-    if file is None:
-        return None
-    trace = node.meta.get("stack_trace") or ""
-    lines = [int(line) for place, line in re.findall(r'File "([^"]+)", line (\d+)', trace) if place == file]
-    return lines[-1] if lines else None
+        return TaskError(message, file=self.file, line=line_of_node(node, self.file))

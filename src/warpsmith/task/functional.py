@@ -30,7 +30,8 @@ def emit(graph: Graph, name: str) -> str:
         "",
         *_wrapped(f"def model({parameters}):"),
         '    """',
-        *_described("Inputs", graph.inputs),
+        *_described("Inputs", graph.given),
+        *_drawn(graph),
         *_described("Parameters", graph.parameters),
         *_described("Buffers", graph.buffers),
         *_described("Constants", graph.constants),
@@ -156,6 +157,18 @@ def _described(title: str, specs: Sequence[TensorSpec]) -> list[str]:
     if not specs:
         return []
     return [f"    {title}:", *(f"        {spec.name}: {spec.dtype}{list(spec.shape)}" for spec in specs)]
+
+
+def _drawn(graph: Graph) -> list[str]:
+    """Say how the module draws each mask that is an input here."""
+    if not graph.masks:
+        return []
+    draws = [
+        f"        {spec.name}: {spec.dtype}{list(spec.shape)} ="
+        f" torch.empty({list(spec.shape)}, dtype=torch.bool).bernoulli_({keep!r})"
+        for spec, (_, keep) in zip(graph.inputs[len(graph.given) :], graph.masks)
+    ]
+    return ["    Masks, which the module draws anew at every call:", *draws]
 
 
 def _wrapped(text: str) -> list[str]:

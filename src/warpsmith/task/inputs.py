@@ -1,9 +1,10 @@
 """Named, seeded families of arguments: the same task, family, seed and kind of device give the same tensors anywhere.
 
 Floating inputs follow the family. Integers follow it as far as order and repetition go and stay within what their
-use allows; masks stay masks. Parameters and buffers are the module's own for seed 0 of `nominal` and random
-otherwise, since a gain of 1 or a bias of 0 could be left out unnoticed. Lifted constants are part of the task's text
-and keep their values. Where an operator has a restricted domain, NaN simply appears in the reference.
+use allows; masks stay masks, and those that the module draws itself keep their probability in every family. Parameters
+and buffers are the module's own for seed 0 of `nominal` and random otherwise, since a gain of 1 or a bias of 0 could be
+left out unnoticed. Lifted constants are part of the task's text and keep their values. Where an operator has a
+restricted domain, NaN simply appears in the reference.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from warpsmith.records import Graph, Node, Task, TensorSpec, digest
 from warpsmith.task.evaluate import dtype_of
 from warpsmith.task.exact import exact_operand, exact_roles
 from warpsmith.task.load import draw_module_inputs
+from warpsmith.task.masks import draw_mask
 from warpsmith.task.sourcefile import SEED
 from warpsmith.task.trace import Tracer, base_name, integer_bounds
 
@@ -115,6 +117,8 @@ def draw(task: Task, family: str, seed: int, device: str = "cpu") -> dict[str, t
         return {spec.name: _own(task, spec).to(device, copy=True) for spec in task.graph.arguments}
     drawn = _nominal_inputs(task, seed, device) if family == "nominal" else _family_inputs(task, family, seed, device)
     statistics = _running_statistics(task.graph)
+    for spec, (name, keep) in zip(task.graph.inputs[len(task.graph.given) :], task.graph.masks):
+        drawn[name] = draw_mask(spec.shape, keep, _generator(task, family, seed, name, device))
     for spec in task.graph.parameters:
         own = task.state[spec.name].to(device)
         drawn[spec.name] = _parameter(own, _generator(task, family, seed, spec.name, device))
@@ -148,7 +152,7 @@ def _nominal_inputs(task: Task, seed: int, device: str) -> dict[str, torch.Tenso
     if task.module_inputs:
         return draw_module_inputs(task, SEED + seed, device)
     drawn = {}
-    for spec in task.graph.inputs:
+    for spec in task.graph.given:
         example = task.examples[spec.name].to(device).reshape(-1)
         drawn[spec.name] = example[
             _whole(0, example.numel(), spec.shape, _generator(task, "nominal", seed, spec.name, device))
@@ -159,7 +163,7 @@ def _nominal_inputs(task: Task, seed: int, device: str) -> dict[str, torch.Tenso
 def _family_inputs(task: Task, family: str, seed: int, device: str) -> dict[str, torch.Tensor]:
     bounds, unit = integer_bounds(task.graph), _unit_interval(task.graph)
     drawn = {}
-    for spec in task.graph.inputs:
+    for spec in task.graph.given:
         g = _generator(task, family, seed, spec.name, device)
         if _is_floating(spec):
             values = _floating(spec, family, g)

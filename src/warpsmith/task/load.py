@@ -17,6 +17,7 @@ from warpsmith.task.binding import Call, bind
 from warpsmith.task.capture import capture
 from warpsmith.task.export import export, quiet
 from warpsmith.task.functional import check, emit
+from warpsmith.task.masks import Dealer, Dealt, named_masks
 from warpsmith.task.sourcefile import (
     SEED,
     call_if_defined,
@@ -36,7 +37,8 @@ def load_task(target: str | Path) -> Task:
     The file defines a `torch.nn.Module` (called `Model` unless it is the only one), its inputs as `get_inputs()` (a
     list of positional arguments, or a dict of keywords) or as the value `example_inputs`, and optionally
     `get_init_inputs()` for the constructor. Random numbers are seeded as KernelBench does. The module stays in the
-    mode that its constructor leaves it in. Raises TaskError, with file and line, for whatever cannot be used.
+    mode that its constructor leaves it in; the masks of dropout in training mode become inputs of the task, after those
+    of forward. Raises TaskError, with file and line, for whatever cannot be used.
     """
     file, class_name = split(str(target))
     text = read(file)
@@ -72,8 +74,8 @@ def task_from_module(module: torch.nn.Module, example_inputs: object, name: str 
 def draw_module_inputs(task: Task, seed: int, device: str = "cpu") -> dict[str, torch.Tensor]:
     """Call the `get_inputs` of a task's source under `seed`, and return its tensors by their names in the graph.
 
-    The source is run anew, so that the result depends on nothing but the task, the seed and the kind of device, on
-    which the factories of PyTorch make their tensors.
+    Masks that the module draws are not among them. The source is run anew, so that the result depends on nothing but
+    the task, the seed and the kind of device, on which the factories of PyTorch make their tensors.
     """
     file, class_name = split(task.origin)
     with importing_from(Path(file).parent), seeded(SEED):
@@ -85,10 +87,11 @@ def draw_module_inputs(task: Task, seed: int, device: str = "cpu") -> dict[str, 
     signature = inspect.signature(found.forward)
     unbound = signature.replace(parameters=[*signature.parameters.values()][1:])
     leaves = bind(unbound, drawn, file, line_of(found.forward, file), device).tensors.values()
-    if len(leaves) != len(task.graph.inputs):
-        raise TaskError(f"get_inputs() gave {len(leaves)} tensors, before it gave {len(task.graph.inputs)}", file=file)
+    given = task.graph.given
+    if len(leaves) != len(given):
+        raise TaskError(f"get_inputs() gave {len(leaves)} tensors, before it gave {len(given)}", file=file)
     named = {}
-    for spec, leaf in zip(task.graph.inputs, leaves):
+    for spec, leaf in zip(given, leaves):
         if tuple(leaf.shape) != spec.shape or str(leaf.dtype) != f"torch.{spec.dtype}":
             raise TaskError(f"get_inputs() gave {spec.name} another shape or dtype than before", file=file)
         named[spec.name] = leaf.to(device)
@@ -143,24 +146,24 @@ def _task(
     where = _place(module, call)
     with attributes_of(module) as attributes:
         try:
-            expected, changed = _run(module, call, file, where)
+            expected, changed, dealt = _run(module, call, file, where)
         except TaskError:
             if where == "cpu":
                 raise
             # A tensor that the module keeps outside of its state stays on the CPU; or the GPU is too full.
             where = "cpu"
             attributes.restore()
-            expected, changed = _run(module, call, file, where)
+            expected, changed, dealt = _run(module, call, file, where)
         state = attributes.state(lambda: _run(module, call, file, where))
         if state:
             attributes.become_buffers(state)
-            expected, changed = _run(module, call, file, where)
+            expected, changed, dealt = _run(module, call, file, where)
         names = _output_names(expected, file, line)
         exported = export(module, call.args, call.kwargs, file, type(module).__name__)
         captured = capture(exported, list(call.tensors), list(names), file)
     graph = captured.graph
     source = emit(graph, name)
-    inputs = {spec.name: tensor for spec, tensor in zip(graph.inputs, call.tensors.values())}
+    inputs = {spec.name: tensor for spec, tensor in zip(graph.given, call.tensors.values())}
     task = Task(
         name=name,
         origin=origin,
@@ -168,7 +171,7 @@ def _task(
         functional_source=source,
         graph=graph,
         state=captured.state,
-        examples=inputs,
+        examples={**inputs, **named_masks(graph, dealt, file, line)},
         module_inputs=module_inputs,
         lines=captured.lines,
     )
@@ -192,17 +195,20 @@ def _place(module: torch.nn.Module, call: Call) -> str:
 
 def _run(
     module: torch.nn.Module, call: Call, file: str | None, where: str
-) -> tuple[object, Mapping[str, torch.Tensor]]:
-    """Run the module once on copies. Return its result, and its state and inputs by name as forward left them."""
+) -> tuple[object, Mapping[str, torch.Tensor], Sequence[Dealt]]:
+    """Run the module once on copies.
+
+    Return its result, its state and inputs by name as forward left them, and the masks that it was given.
+    """
     state = (*module.named_parameters(), *module.named_buffers())
     before = {name: value.detach().to(where, copy=True) for name, value in state}
     copies = torch.utils._pytree.tree_map_only(
         torch.Tensor, lambda value: value.to(where, copy=True), (call.args, call.kwargs)
     )
     tensors = [leaf for leaf in torch.utils._pytree.tree_leaves(copies) if isinstance(leaf, torch.Tensor)]
-    with quiet(), torch.no_grad(), Blame(f"{type(module).__name__}.forward", file):
+    with quiet(), torch.no_grad(), Blame(f"{type(module).__name__}.forward", file), Dealer() as dealer:
         result = torch.func.functional_call(module, before, copies[0], copies[1])
-    return result, before | dict(zip(call.tensors, tensors))
+    return result, before | dict(zip(call.tensors, tensors)), dealer.dealt
 
 
 def _output_names(result: object, file: str | None, line: int | None) -> dict[str, torch.Tensor]:

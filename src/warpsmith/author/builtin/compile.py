@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,11 +21,13 @@ from warpsmith.author.builtin.recipe import Recipe
 from warpsmith.author.builtin.regions import Cut, Region, cut, results
 from warpsmith.author.builtin.scalar import Apply, walk
 from warpsmith.author.builtin.sharing import shared
-from warpsmith.author.builtin.values import Contraction, Virtual
+from warpsmith.author.builtin.values import Contraction, Value, Virtual
 from warpsmith.records import Buffer, Call, GpuSpec, Graph, Plan, Program, Ref, Tolerance, frozen
 from warpsmith.task.evaluate import refs_of
 
 _USUAL = Tolerance()
+# Fewer output channels than this leave no use for tiles, and so none for packed operands.
+_PACKED_ROWS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +85,7 @@ def compile_graph(
     turns = [turn for emitted in kernels for turn in emitted.turns]
     if turns:
         kernels.insert(0, emit_turns(turns))
-        calls = [replace(call, after=call.after + 1) for call in calls]
+        calls = [replace(call, after=call.after + len(kernels[0].launches)) for call in calls]
     program = _assemble(graph, parts, kernels)
     program = Program(program.source, replace(program.plan, calls=tuple(calls)))
     tunables = {
@@ -120,7 +124,8 @@ def usual_cuts(graph: Graph) -> frozenset[str]:
     """Values that most kernels store: the last pointwise result between a producer and a contraction.
 
     A contraction reads each element of its operands many times, so what is fused in front of it is computed again each
-    time; behind the producer it is computed once. What stands between the products of an attention is no such value.
+    time; behind the producer it is computed once. What stands between the products of an attention is no such value,
+    nor is what only a contraction with packed operands uses.
     Concatenations of many parts are stored too, or those that another one begins with.
     """
     lowered = lower(graph)
@@ -128,23 +133,36 @@ def usual_cuts(graph: Graph) -> frozenset[str]:
     contractions = frozenset[str]().union(*map(operators_of, subjects))
     movements = operators_of("views") | operators_of("rearranging")
     makers = {node.name: node for node in graph.nodes}
+    users = Counter(ref.name for node in graph.nodes for ref in refs_of(node))
     cuts = set()
     for node in graph.nodes:
         if node.op not in contractions:
             continue
-        scores = set(attended(lowered.values.get(node.name)))
+        result = lowered.values.get(node.name)
+        scores, packs = set(attended(result)), _packs(result)
         for ref in refs_of(node):
             maker = makers.get(ref.name)
             while maker is not None and maker.op in movements:
                 first = maker.args[0]
                 maker = makers.get(first.name) if isinstance(first, Ref) else None
             value = lowered.values.get(maker.name) if maker is not None else None
-            if isinstance(value, Virtual) and maker is not None and maker.name in _cuttable(graph):
+            if maker is None or (packs and users[maker.name] == 1):
+                continue
+            if isinstance(value, Virtual) and maker.name in _cuttable(graph):
                 element = value.at(tuple(lift(a) for a in axes_of(value.shape, "v")))
                 used = {result.producer for result in results(element)}
                 if any(isinstance(part, Apply) for part in walk(element)) and used and not used & scores:
                     cuts.add(maker.name)
     return worth_storing(graph) | cuts
+
+
+def _packs(value: Value | None) -> bool:
+    """Whether a value comes from a contraction that packs its operands, and so computes once what they need."""
+    if value is None:
+        return False
+    element = value.at(tuple(lift(a) for a in axes_of(value.shape, "v")))
+    found = [r.producer for r in results(element) if isinstance(r.producer, Contraction) and r.producer.packed]
+    return any(math.prod(e for e, r in zip(p.shape, p.roles, strict=True) if r == "m") >= _PACKED_ROWS for p in found)
 
 
 def _math_genes(region: Region) -> tuple[Gene, ...]:

@@ -19,9 +19,10 @@ class Parcel:
     """What is needed to call the original module.
 
     `text` is the source of a module's file, or where there is none (the task comes from a live module) of its
-    functional form: `functional` tells. `file` is the absolute name that errors show and beside which imports are
-    looked for. `draws` says whether the source can draw inputs; otherwise `examples` holds what to resample. `state`
-    belongs to the functional form. `set_bytes` counts the arguments and results of one call.
+    functional form: `functional` tells. `inputs` are what it is called with; masks are among them for the functional
+    form only. `file` is the absolute name that errors show and beside which imports are looked for. `draws` says
+    whether the source can draw inputs; otherwise `examples` holds what to resample. `state` belongs to the functional
+    form. `set_bytes` counts the arguments and results of one call of the task.
     """
 
     text: str
@@ -41,19 +42,21 @@ def write_parcel(task: Task, path: Path) -> None:
     functional = task.source == task.functional_source
     file, class_name = split(task.origin)
     graph, tolerance = task.graph, task.tolerance
+    # The module draws its masks itself, which is part of what it is timed for; its functional form is given them.
+    inputs = graph.inputs if functional else graph.given
     head = {
         "text": task.source,
         "file": task.origin if functional else str(Path(file).absolute()),
         "class_name": None if functional else class_name,
         "functional": functional,
         "draws": task.module_inputs,
-        "inputs": [[spec.name, list(spec.shape), spec.dtype] for spec in graph.inputs],
+        "inputs": [[spec.name, list(spec.shape), spec.dtype] for spec in inputs],
         "set_bytes": sum(spec.nbytes for spec in graph.arguments + graph.results),
         "tolerance": [tolerance.factor, tolerance.floor_ulps, tolerance.matmul_tf32, tolerance.conv_tf32],
     }
     state = _detached(task.state) if functional else {}
-    examples = {} if task.module_inputs else _detached(task.examples)
-    torch.save({"head": json.dumps(head), "state": state, "examples": examples}, path)
+    held = {} if task.module_inputs else {spec.name: task.examples[spec.name] for spec in inputs}
+    torch.save({"head": json.dumps(head), "state": state, "examples": _detached(held)}, path)
 
 
 def read_parcel(path: Path) -> Parcel:

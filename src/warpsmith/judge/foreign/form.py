@@ -37,8 +37,15 @@ def form_of(task: Task, init: Sequence[Any] | Mapping[str, Any] | None = None) -
     """Read from the task's file how its module is constructed and called; `init` overrides what the file says.
 
     Where the task was made of a live module, the constructor gets nothing but `init`, and forward the inputs in order.
-    Raises TaskError where an argument is no tensor, number, text or container of those.
+    Raises TaskError where an argument is no tensor, number, text or container of those, and where the module draws
+    masks.
     """
+    if task.graph.masks:
+        raise TaskError(
+            f"{task.name} uses dropout in training mode: a solution with host code draws masks of its own, so its "
+            "outputs cannot be compared with those due; only programs, which take masks as inputs, can be judged",
+            file=split(task.origin)[0],
+        )
     inputs = [spec.name for spec in task.graph.inputs]
     call: Any = ((*(task.examples[name] for name in inputs),), {})
     if task.module_inputs:

@@ -65,7 +65,8 @@ def judge_foreign(
     between solutions. Whoever names a GPU holds it meanwhile (`Device.exclusive`).
 
     Raises MachineError where this machine cannot make a sandbox, unless `unsandboxed` says that what there is will do;
-    TaskError where the task's arguments cannot be sent to another process; ValueError for a GPU without `gpu`.
+    TaskError where the task's arguments cannot be sent to another process, or its module draws masks, as dropout does;
+    ValueError for a GPU without `gpu`.
     """
     accelerated = torch.device(device).type == "cuda"
     if accelerated and gpu is None:

@@ -227,22 +227,23 @@ __device__ void grid_barrier(int* arrived, int goal) {
     }
     __syncthreads();
 }""",
-    "turned": """// One tile of 32 x 32 from [lead, Along, Across] to [lead, Across, Along]; `block` counts tiles.
-template <int Along, int Across, int Rows, typename T> __device__ void turned(const T* from, T* to, int block) {
-    constexpr int DOWN = (Along + 31) / 32, OVER = (Across + 31) / 32;
-    __shared__ T tile[32][33];
-    const long long lead = block / (DOWN * OVER);
-    const int first_along = block / OVER % DOWN * 32, first_across = block % OVER * 32;
+    "turned": """// One tile of 32 x 32 from [lead, along, across] to [lead, across, along]; `block` counts tiles.
+template <int Rows, typename T>
+__device__ void turned(T (&tile)[32][33], const T* from, T* to, int along, int across, int block) {
+    const int down = (along + 31) / 32, over = (across + 31) / 32, lead = block / (down * over);
+    const int first_along = block / over % down * 32, first_across = block % over * 32;
+    from += (long long)lead * along * across;
+    to += (long long)lead * along * across;
     #pragma unroll
     for (int i = threadIdx.y; i < 32; i += Rows) {
-        const int along = first_along + i, across = first_across + threadIdx.x;
-        if (along < Along && across < Across) tile[i][threadIdx.x] = from[(lead * Along + along) * Across + across];
+        const int line = first_along + i, place = first_across + threadIdx.x;
+        if (line < along && place < across) tile[i][threadIdx.x] = from[line * across + place];
     }
     __syncthreads();
     #pragma unroll
     for (int i = threadIdx.y; i < 32; i += Rows) {
-        const int along = first_along + threadIdx.x, across = first_across + i;
-        if (along < Along && across < Across) to[(lead * Across + across) * Along + along] = tile[threadIdx.x][i];
+        const int line = first_along + threadIdx.x, place = first_across + i;
+        if (line < along && place < across) to[place * along + line] = tile[threadIdx.x][i];
     }
 }""",
     "limits": """template <typename T> __device__ constexpr T lowest() {

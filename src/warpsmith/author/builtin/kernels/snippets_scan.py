@@ -32,7 +32,10 @@ template <int Width, typename A> __device__ A awaited(const volatile unsigned lo
 // Words that the posts of a row need: for each of so many tiles, for every 32 of them, for every 32 of those ...
 template <typename A> __device__ constexpr int words_for(int tiles) {
     int posts = tiles;
-    while (tiles > 32) posts += tiles = (tiles + 31) / 32;
+    while (tiles > 32) {
+        tiles = (tiles + 31) / 32;
+        posts += tiles;
+    }
     return posts * int(sizeof(A) / 4);
 }
 

@@ -7,36 +7,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from warpsmith.author.builtin.kernels.contraction_pack import merged
 from warpsmith.author.builtin.kernels.emission import Kernels, Turn, indented, pointer
 from warpsmith.author.builtin.printer import CTYPES
 from warpsmith.records import Launch
 
-_KERNEL, _ROWS = "turn_kernel", "TURN_ROWS"
 _SIDE = 32
 
 
 def emit_turns(turns: Sequence[Turn]) -> Kernels:
-    """Write the kernel. Every block moves one tile of one tensor."""
-    ends, total = [], 0
-    for turn in turns:
-        total += turn.lead * -(-turn.along // _SIDE) * -(-turn.across // _SIDE)
-        ends.append(total)
-    sources = {turn.source: CTYPES[turn.dtype] for turn in turns}
-    params = [f"const {ctype}* __restrict__ {pointer(name)}" for name, ctype in sources.items()]
-    params += [f"{CTYPES[turn.dtype]}* __restrict__ {turn.target}" for turn in turns]
-    body = []
-    for turn, begin, end in zip(turns, [0, *ends], ends):
-        block = f"blockIdx.x - {begin}" if begin else "blockIdx.x"
-        call = f"turned<{turn.along}, {turn.across}, {_ROWS}>({pointer(turn.source)}, {turn.target}, {block});"
-        body.append(f"if (blockIdx.x < {end}) return {call}" if end < total else call)
+    """Write the kernel, or one for each dtype. Every block moves one tile of one tensor."""
+    dtypes = sorted({turn.dtype for turn in turns})
+    named = len(dtypes) > 1
+    return merged([_emit([t for t in turns if t.dtype == d], d, f"_{d}" if named else "") for d in dtypes])
+
+
+def _emit(turns: Sequence[Turn], dtype: str, suffix: str) -> Kernels:
+    kernel, rows, ctype = f"turn{suffix}_kernel", f"TURN{suffix.upper()}_ROWS", CTYPES[dtype]
+    sources = list(dict.fromkeys(turn.source for turn in turns))
+    params = [f"const {ctype}* __restrict__ {pointer(name)}" for name in sources]
+    params += [f"{ctype}* __restrict__ {turn.target}" for turn in turns]
+    body = [
+        f"__shared__ {ctype} tile[{_SIDE}][{_SIDE + 1}];",
+        f"const {ctype}* from;",
+        f"{ctype}* to;",
+        "int along, across, first;",
+    ]
+    total = 0
+    for number, turn in enumerate(turns):
+        begin, total = total, total + turn.lead * -(-turn.along // _SIDE) * -(-turn.across // _SIDE)
+        which = "" if len(turns) == 1 else "else " if number == len(turns) - 1 else f"if (blockIdx.x < {total}) "
+        which = f"else {which}" if 0 < number < len(turns) - 1 else which
+        pair = f"from = {pointer(turn.source)}, to = {turn.target}"
+        body.append(f"{which}{pair}, along = {turn.along}, across = {turn.across}, first = {begin};")
+    body.append(f"turned<{rows}>(tile, from, to, along, across, blockIdx.x - first);")
     source = "\n".join(
         [
             "// Before anything else: tensors in the order in which they will be read.",
-            f'extern "C" __global__ void __launch_bounds__({_SIDE} * {_ROWS}) {_KERNEL}({", ".join(params)}) {{',
+            f'extern "C" __global__ void __launch_bounds__({_SIDE} * {rows}) {kernel}({", ".join(params)}) {{',
             *indented(body),
             "}",
         ]
     )
-    names = (*sources, *(turn.target for turn in turns))
-    launch = Launch(_KERNEL, (str(total),), (str(_SIDE), _ROWS), names)
-    return Kernels(source, (launch,), ((_ROWS, (8, 16, 4)),), helpers=frozenset({"turned"}))
+    launch = Launch(kernel, (str(total),), (str(_SIDE), rows), (*sources, *(turn.target for turn in turns)))
+    return Kernels(source, (launch,), ((rows, (8, 16, 4)),), helpers=frozenset({"turned"}))
