@@ -140,10 +140,9 @@ class Graph:
 
     def __post_init__(self) -> None:
         last = self.inputs[len(self.inputs) - len(self.masks) :]
-        if [(spec.name, spec.dtype) for spec in last] != [(name, "bool") for name, _ in self.masks]:
-            raise ValueError(f"masks are the last inputs and boolean, not {last}")
-        if not all(0.0 < keep < 1.0 for _, keep in self.masks):
-            raise ValueError(f"a mask leaves something to chance: {self.masks}")
+        due = [(name, "bool") for name, keep in self.masks if 0.0 < keep < 1.0]
+        if [(spec.name, spec.dtype) for spec in last] != due:
+            raise ValueError(f"masks are the last inputs, boolean, and left to chance: {self.masks} of {last}")
 
     @property
     def given(self) -> tuple[TensorSpec, ...]:
@@ -227,8 +226,8 @@ class Task:
         """What a reader must know where a program is compared with the module: in which way they are not the same."""
         if not self.graph.masks:
             return ()
-        functional = self.source == self.functional_source
-        theirs = "so does the baseline" if functional else "the baseline draws its own numbers"
+        same = self.source == self.functional_source
+        theirs = "so does the baseline" if same else "the baseline draws its own numbers"
         return (f"dropout masks are inputs: the candidate reads them, one byte an element; {theirs}",)
 
 

@@ -56,7 +56,10 @@ class Mma:
         self.depths = self._depths(room, max(s.vec for s in stagings))
         stage = warps.stage_bytes(max(self.depths), self.format.bytes)
         self.stages = tuple(s for s in self.wanted_stages if s * stage <= room)
-        self.tile_k, self.slots = scope.tunable("TILE_K"), scope.tunable("STAGES")
+        self.tile_k, self.slots = (
+            scope.tunable(name) if len(values) > 1 else str(values[0])
+            for name, values in (("TILE_K", self.depths), ("STAGES", self.stages))
+        )
         self.tiles = [
             TileCopy(layout, scope, s, self.format, self.tile_k, self.depths, warps.threads) for s in stagings
         ]
@@ -103,7 +106,11 @@ class Mma:
         blocks = str(layout.batches * self.down * self.across)
         grid = (blocks, self.partials.splits) if self.partials else (blocks,)
         launch = Launch(scope.kernel, grid, (str(warps.threads),), names, shared=self.shared())
-        tunables = [(self.tile_k, self.depths), (self.slots, self.stages)]
+        tunables = [
+            (name, values)
+            for name, values in ((self.tile_k, self.depths), (self.slots, self.stages))
+            if len(values) > 1
+        ]
         if self.down > 1 and self.across > 1:
             tunables.append((self.scope.tunable("GROUP"), _GROUPS))
         helpers = self.helpers() | ({"copy_async"} if self.copies else set())
