@@ -183,7 +183,7 @@ def judge(
     finally:
         made.close()
         builder.close()
-    Console().print(render(judged.verdict, judged.candidate))
+    Console().print(render(judged.verdict, judged.candidate, restrictions=loaded.restrictions))
     return 0 if judged.verdict.passed else FAILED
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -15,11 +15,17 @@ from warpsmith.task import Admission
 _SHOWN_DIAGNOSTICS = 5
 
 
-def render(verdict: Verdict, candidate: Candidate | None = None, admission: Admission | None = None) -> RenderableType:
+def render(
+    verdict: Verdict,
+    candidate: Candidate | None = None,
+    admission: Admission | None = None,
+    restrictions: Sequence[str] = (),
+) -> RenderableType:
     """Return a verdict as a Rich renderable.
 
     With the candidate, source lines are quoted. With the task's admission, a task that does not depend on its
-    arguments, or only on some families of inputs, is marked: passing says less there.
+    arguments, or only on some families of inputs, is marked: passing says less there. `restrictions` are those of the
+    task: in what it differs from its module.
     """
     source = candidate.program.source if candidate else ""
     parts: list[RenderableType] = [_headline(verdict)]
@@ -43,6 +49,7 @@ def render(verdict: Verdict, candidate: Candidate | None = None, admission: Admi
         parts.append(Text.assemble(("Bottleneck ", "bold"), f"{verdict.profile.bottleneck}. {verdict.profile.advice}"))
     if admission is not None and not (admission.admitted and admission.nominal):
         parts.append(_mark(admission))
+    parts += [Text(f"Not the same as in the module: {each}.", style="yellow") for each in restrictions]
     parts.append(_stages(verdict))
     return Panel(Group(*parts), title=f"candidate {verdict.candidate_key}", title_align="left")
 

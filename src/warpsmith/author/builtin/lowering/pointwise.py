@@ -242,11 +242,10 @@ def convert(site: Site, x: Value, *_unused: object) -> Value:
     "detach.default",
     "detach_.default",
     "lift_fresh_copy.default",
-    "dropout.default",
     "copy.default",
 )
 def copy(site: Site, x: Value, *rest: object) -> Value:
-    """x itself; dropout stands here because it is the identity wherever a task admits it."""
+    """x itself."""
     source = rest[0] if site.node.op == "aten.copy.default" and isinstance(rest[0], Value) else x
     return mapped(site, lambda a: a, source, dtype=source.dtype)
 
