@@ -24,12 +24,22 @@ def shrunken(text: str) -> str:
     """Return the source of a task with smaller numbers. Raises SyntaxError where it is no Python."""
     tree = ast.parse(text)
     for statement in tree.body:
-        if isinstance(statement, ast.Assign) and all(isinstance(target, ast.Name) for target in statement.targets):
-            batch = any("batch" in target.id for target in statement.targets if isinstance(target, ast.Name))
-            for node in ast.walk(statement.value):
-                if isinstance(node, ast.Constant) and type(node.value) is int:
-                    node.value = min(node.value, _BATCH) if batch else _less(node.value)
+        if isinstance(statement, ast.Assign):
+            for target in statement.targets:
+                _shrink(target, statement.value)
     return ast.unparse(tree) + "\n"
+
+
+def _shrink(target: ast.expr, value: ast.expr) -> None:
+    """Make the numbers that are given to a name smaller."""
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+        for one, its in zip(target.elts, value.elts, strict=True):
+            _shrink(one, its)
+        return
+    if isinstance(target, ast.Name):
+        for node in ast.walk(value):
+            if isinstance(node, ast.Constant) and type(node.value) is int:
+                node.value = min(node.value, _BATCH) if "batch" in target.id else _less(node.value)
 
 
 def _less(number: int) -> int:
