@@ -214,6 +214,26 @@ def test_every_value_of_a_tunable_is_right(
             assert checker.largest_error(deep, compiled) <= DEEP[2], (name, value)
 
 
+WIDE: dict[str, Case] = {
+    "both by rows": (lambda a, b: a @ b.T, (_normal(72, 136).half(), _normal(72, 136).half()), 1e-3),
+    "right by columns": (lambda a, b: (a @ b).relu(), (_normal(128, 200).half(), _normal(200, 64).half()), 1e-3),
+    "left by columns": (lambda a, b: a.T @ b.T, (_normal(136, 136).bfloat16(), _normal(72, 136).bfloat16()), 8e-3),
+    "both by columns": (lambda a, b: a.T @ b, (_normal(200, 136).bfloat16(), _normal(200, 72).bfloat16()), 8e-3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_warpgroups_read_operands_of_16_bits_whichever_way_they_lie(checker: Checker, name: str) -> None:
+    function, inputs, limit = WIDE[name]
+    task = checker.task(Wrapped(function), *inputs)
+    region = anchor(checker.compile(task))
+    for depth in ("whole", "split"):
+        recipe = Recipe().choosing(region, "algorithm", "wgmma").choosing(region, "depth", depth)
+        compiled = checker.compile(task, recipe)
+        assert "wgmma.mma_async" in compiled.program.source
+        assert checker.largest_error(task, compiled, sanitize=True) <= limit, depth
+
+
 def test_sums_of_integers_are_exact(checker: Checker) -> None:
     """Odd 12-bit integers against zeros and ones: half and TF32 inputs would lose their last bits."""
     a = torch.randint(1024, 2048, (20, 300), generator=_generator).float() * 2 + 1

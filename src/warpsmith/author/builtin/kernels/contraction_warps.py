@@ -138,11 +138,26 @@ def suits(layout: Layout, gpu: GpuSpec) -> bool:
     return large and layout.dtype == "float32" and gpu.compute_capability >= _FIRST_CAPABILITY
 
 
+def group_format(layout: Layout) -> Format:
+    """What groups of four warps multiply in: 16 bits only if both operands are stored so, and read in whole pieces."""
+    sides = (layout.left, layout.right)
+    along = [side.direction(layout.batch) for side in sides]
+    wide = all(side.vector(layout.batch, way, 8) == 8 for side, way in zip(sides, along, strict=True))
+    stagings = [Staging(side, way, 8 if wide else 1, 16) for side, way in zip(sides, along, strict=True)]
+    found = Format.of(layout, stagings)
+    return found if wide or found.name == "tf32" else Format("tf32", "float32")
+
+
 def suits_groups(layout: Layout, gpu: GpuSpec) -> bool:
     """Whether the tensor cores of Hopper can compute a product in groups of four warps."""
-    vectors = (Staging(side, side.direction(layout.batch), 1, 16) for side in (layout.left, layout.right))
-    tf32 = Format.of(layout, list(vectors)).name == "tf32"
-    return suits(layout, gpu) and tf32 and gpu.compute_capability == (9, 0) and layout.m >= 64 and layout.n >= 32
+    large = layout.m >= 64 and layout.n >= 32
+    if not (suits(layout, gpu) and large and gpu.compute_capability == (9, 0)):
+        return False
+    stored = {
+        plain_dtype(layout, Staging(side, side.direction(layout.batch), 1, 16)) for side in (layout.left, layout.right)
+    }
+    # 16-bit operands that cannot be read in vectors are left to `mma`, which needs no widening.
+    return group_format(layout).name != "tf32" or len(stored) > 1 or not stored & {"float16", "bfloat16"}
 
 
 def mma_genes(layout: Layout, gpu: GpuSpec) -> list[Gene]:
@@ -160,11 +175,17 @@ def mma_genes(layout: Layout, gpu: GpuSpec) -> list[Gene]:
     def roomy(tile: Warps) -> bool:
         return LEAST_GROUP_STAGES * tile.stage_bytes(GROUP_DEPTH, 4) + tile.formed_bytes <= gpu.shared_per_block
 
+    def turnable(tile: Warps) -> bool:
+        return tile.n % 64 == 0 and LEAST_GROUP_STAGES * tile.stage_bytes(64, 2) <= gpu.shared_per_block
+
     tiles = {text: Warps.parse(text) for text in _WARPS}
     genes = [Gene("warps", _ordered({t: w for t, w in tiles.items() if fits(w)}, layout, gpu))]
     if suits_groups(layout, gpu):
         groups = {text: Warps.of_groups(text) for text in _GROUPS}
-        genes.append(Gene("groups", _ordered({t: w for t, w in groups.items() if fits(w) and roomy(w)}, layout, gpu)))
+        possible = roomy if group_format(layout).name == "tf32" else turnable
+        genes.append(
+            Gene("groups", _ordered({t: w for t, w in groups.items() if fits(w) and possible(w)}, layout, gpu))
+        )
     return [*genes, Gene("precision", ("tf32", "exact"))] if layout.region.tf32 and not exact else genes
 
 

@@ -1,8 +1,8 @@
 """Contractions by the tensor cores of Hopper: four warps issue products of 64 rows that run while they go on.
 
-TF32 only; products of 16-bit operands are left to `mma`. The left operand comes from registers, as fragments. The right
-one must lie in shared memory with the depth innermost, swizzled, and already rounded or split: the threads of the
-block bring the next tile into that form while tensor cores work on this one.
+Products in TF32; those of 16-bit operands are in `contraction_wgmma16`. The left operand comes from registers, as
+fragments. The right one must lie in shared memory with the depth innermost, swizzled, and already rounded or split: the
+threads of the block bring the next tile into that form while tensor cores work on this one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ from dataclasses import replace
 from warpsmith.author.builtin.kernels.contraction_fragments import passes
 from warpsmith.author.builtin.kernels.contraction_layout import Layout
 from warpsmith.author.builtin.kernels.contraction_mma import Mma
-from warpsmith.author.builtin.kernels.contraction_warps import GROUP_DEPTH, LEAST_GROUP_STAGES, Warps
+from warpsmith.author.builtin.kernels.contraction_warps import (
+    GROUP_DEPTH,
+    LEAST_GROUP_STAGES,
+    Warps,
+    group_format,
+)
+from warpsmith.author.builtin.kernels.contraction_wgmma16 import Wgmma16
 from warpsmith.author.builtin.kernels.emission import Genes, Kernels, Scope, indented, unrolled
 
 # The next tile is brought into form while another is on its way.
@@ -21,8 +27,11 @@ _STAGES = (4, LEAST_GROUP_STAGES, 5)
 
 def emit_wgmma(layout: Layout, scope: Scope, genes: Genes, vec: int, split: bool) -> Kernels:
     """Write the kernel, with `split` another that adds up partial sums."""
+    warps = Warps.of_groups(str(genes["groups"]))
+    if group_format(layout).name != "tf32":
+        return Wgmma16(layout, scope, warps, split).emit()
     exact = genes.get("precision", "exact") == "exact"
-    return _Wgmma(layout, scope, Warps.of_groups(str(genes["groups"])), exact, vec, split).emit()
+    return _Wgmma(layout, scope, warps, exact, vec, split).emit()
 
 
 class _Wgmma(Mma):

@@ -15,11 +15,31 @@ from collections.abc import Mapping
 _WGMMA_COLUMNS = (32, 64, 128, 192, 256)
 
 
-def _wgmma(columns: int) -> str:
-    """An asynchronous product of 64 rows."""
+def _sums(columns: int) -> tuple[str, str]:
+    """Registers of the sums of 64 rows, as the instruction names them and as operands."""
     count = columns // 2
-    sums = ", ".join(f"%{i}" for i in range(count))
     operands = ", ".join(f'"+f"(acc[{i // 4}][{i % 4}])' for i in range(count))
+    return ", ".join(f"%{i}" for i in range(count)), operands
+
+
+def _wgmma16(kind: str, columns: int) -> str:
+    """An asynchronous product of 64 rows of 16-bit elements, both operands in shared memory."""
+    count = columns // 2
+    sums, operands = _sums(columns)
+    return f"""// Begin acc (64 x {columns}, four warps) += a (64 x 16) b (16 x {columns}); A, B: whether it lies by columns.
+template <int A, int B>
+__device__ void wgmma_{kind}(float (&acc)[{columns // 8}][4], unsigned long long a, unsigned long long b) {{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{kind}.{kind} {{{sums}}}, "
+        "%{count}, %{count + 1}, 1, 1, 1, %{count + 2}, %{count + 3};"
+        : {operands}
+        : "l"(a), "l"(b), "n"(A), "n"(B));
+}}"""
+
+
+def _wgmma(columns: int) -> str:
+    """An asynchronous product of 64 rows in TF32, the left operand in registers."""
+    count = columns // 2
+    sums, operands = _sums(columns)
     return f"""// Begin acc (64 x {columns}, over four warps) = a (64 x 8) times b (8 x {columns}), plus acc if `keep`.
 __device__ void wgmma_tf32(float (&acc)[{columns // 8}][4], const unsigned (&a)[4], unsigned long long b, bool keep) {{
     asm volatile("{{\\n.reg .pred keep;\\nsetp.ne.b32 keep, %{count + 5}, 0;\\n"
@@ -116,5 +136,15 @@ __device__ unsigned long long describe_rows(const void* tile) {
     const unsigned at = unsigned(__cvta_generic_to_shared(tile));
     return 1ull << 62 | 64ull << 32 | 1ull << 16 | (at & 0x3ffffu) >> 4;
 }""",
+    "wgmma16": """__device__ void wgmma_await_last_but_one() {
+    asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+}
+
+// A matrix that lies by columns: 64 elements of each in a row of 128 bytes, swizzled; 8192 bytes to the next 64.
+__device__ unsigned long long describe_columns(const void* tile) {
+    const unsigned at = unsigned(__cvta_generic_to_shared(tile));
+    return 1ull << 62 | 64ull << 32 | 512ull << 16 | (at & 0x3ffffu) >> 4;
+}""",
     **{f"wgmma_tf32_{columns}": _wgmma(columns) for columns in _WGMMA_COLUMNS},
+    **{f"wgmma_{kind}_{columns}": _wgmma16(kind, columns) for kind in ("f16", "bf16") for columns in _WGMMA_COLUMNS},
 }
