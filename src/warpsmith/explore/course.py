@@ -46,19 +46,19 @@ def best_after(course: Sequence[Step], mark: float) -> float:
 
 
 def course_line(course: Sequence[Step]) -> str:
-    """Say in a line what was known when: `2.61 µs after 10 s, 2.40 µs after 60 s, last gain after 41 s`.
+    """Say in a line what was known when: `2.61 µs after 10 s, 2.40 µs after 41.0 s`.
 
-    Marks beyond the first one after the last improvement are left out: nothing changed there.
+    The last is the last improvement, whether the search went on after it or not.
     """
     if not course:
         return ""
-    told = []
-    for mark in MARKS:
-        if course[0].spent <= mark:
-            told.append(f"{duration(best_after(course, mark))} after {mark:g} s")
-        if mark >= course[-1].spent:
-            break
-    return ", ".join([*told, f"last gain after {duration(course[-1].spent)}"])
+    last = course[-1]
+    told = [
+        f"{duration(best_after(course, mark))} after {mark:g} s"
+        for mark in MARKS
+        if course[0].spent <= mark < last.spent
+    ]
+    return ", ".join([*told, f"{duration(last.seconds)} after {duration(last.spent)}"])
 
 
 def draw_course(course: Sequence[Step], bound: Bound) -> Course | None:
