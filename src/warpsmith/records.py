@@ -289,7 +289,11 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One kernel launch of a plan. Everything but names is an expression over symbols, tunables and the device."""
+    """One kernel launch of a plan. Everything but names is an expression over symbols, tunables and the device.
+
+    One that may `overlap` begins before the launch before it has ended (programmatic dependent launch): its kernel must
+    execute `griddepcontrol.wait` before it touches global memory or ends.
+    """
 
     kernel: str
     grid: tuple[str, ...]
@@ -299,6 +303,7 @@ class Launch:
     cluster: tuple[str, ...] = ()
     cooperative: bool = False
     max_registers: int | None = None
+    overlap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,6 +380,10 @@ class Program:
         if not self.plan.calls:
             # Pure programs keep the keys that archives know them by, from before there were calls.
             del plan["calls"]
+        for launch in plan["launches"]:
+            if not launch["overlap"]:
+                # Likewise, from before launches could overlap.
+                del launch["overlap"]
         return digest("program", self.source, json.dumps(plan, sort_keys=True))
 
 
@@ -465,6 +474,7 @@ class BoundLaunch:
     args: tuple[str | int, ...]
     cluster: tuple[int, int, int] = (1, 1, 1)
     cooperative: bool = False
+    overlap: bool = False
 
 
 @dataclass(frozen=True, slots=True)

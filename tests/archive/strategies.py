@@ -69,6 +69,7 @@ launches = st.builds(
     cluster=some(names),
     cooperative=st.booleans(),
     max_registers=st.none() | numbers,
+    overlap=st.booleans(),
 )
 views = st.builds(View, names, some(names), some(names), names)
 library_calls = st.builds(Call, names, some(views), views, some(st.tuples(names, some(names))), st.integers(0, 5))

@@ -12,7 +12,7 @@ import pytest
 from tests.laws.sources import FILES, TREES, name
 
 LINES = 400
-LONGER = {"records.py": 800}
+LONGER = {"records.py": 820}
 """The nouns stand in one file, the first to be read."""
 
 MACHINE = re.compile(r"(?<!\w)/(?:home|root|work|Users)/|localhost:|index-url|" + "TO" + "DO|FIX" + "ME")

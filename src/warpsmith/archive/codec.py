@@ -8,7 +8,8 @@ enumeration is written by name. Operator arguments, which may be of several type
     DTypeArg("float16")  {"dtype": "float16"}
     -inf                 {"float": "-inf"}
 
-A field that is missing takes its default, so that records may gain fields; an unknown field is an error. Device code
+A field that is missing takes its default, so that records may gain fields; an unknown field is an error. A field that
+was gained is left out where it has its default, so that the texts of older records stay as they are. Device code
 in binary form is not among the records that are stored.
 """
 
@@ -23,7 +24,7 @@ from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from warpsmith.errors import ArchiveError
-from warpsmith.records import DTypeArg, Node, Ref
+from warpsmith.records import DTypeArg, Launch, Node, Ref
 
 Record = TypeVar("Record")
 
@@ -58,6 +59,7 @@ def to_plain(value: Any) -> Any:
         return {
             item.name: (_arg_to_plain if (kind, item.name) in _ARGUMENTS else to_plain)(getattr(value, item.name))
             for item in fields(value)
+            if (kind, item.name) not in _GAINED or getattr(value, item.name) != item.default
         }
     if isinstance(value, Enum):
         return value.name
@@ -77,6 +79,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 # Fields whose values may be of several types that only a tag can tell apart.
 _ARGUMENTS = frozenset({(Node, "args"), (Node, "kwargs")})
+_GAINED = frozenset({(Launch, "overlap")})
 
 
 def _arg_to_plain(value: Any) -> Any:

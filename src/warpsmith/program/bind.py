@@ -19,6 +19,7 @@ _BLOCK_LIMITS = (1024, 1024, 64)
 _MAX_THREADS = 1024
 _WARP_SIZE = 32
 _PORTABLE_CLUSTER = 8
+_HOPPER = (9, 0)
 _AXES = "xyz"
 
 
@@ -133,8 +134,10 @@ def _launch(
     cluster = _cluster(place, launch, grid, names, tensors, gpu)
     if launch.cooperative:
         _check_cooperative(place, grid, threads, gpu)
+    if launch.overlap and gpu.compute_capability < _HOPPER:
+        raise ProgramError(f"{place}: overlap needs compute capability 9.0; {gpu.name} has less")
     args = tuple(_argument(f"{place}: args[{i}]", text, names, tensors) for i, text in enumerate(launch.args))
-    return BoundLaunch(launch.kernel, grid, block, shared, args, cluster, launch.cooperative)
+    return BoundLaunch(launch.kernel, grid, block, shared, args, cluster, launch.cooperative, launch.overlap)
 
 
 def _extents(
@@ -166,7 +169,7 @@ def _cluster(
     cluster = _extents(f"{place}: cluster", launch.cluster, names, tensors, limits)
     if math.prod(cluster) > _PORTABLE_CLUSTER:
         raise ProgramError(f"{place}: cluster {list(cluster)} has more than {_PORTABLE_CLUSTER} blocks")
-    if math.prod(cluster) > 1 and gpu.compute_capability < (9, 0):
+    if math.prod(cluster) > 1 and gpu.compute_capability < _HOPPER:
         raise ProgramError(f"{place}: clusters need compute capability 9.0; {gpu.name} has less")
     if any(extent % size for extent, size in zip(grid, cluster)):
         raise ProgramError(f"{place}: grid {list(grid)} is not a multiple of cluster {list(cluster)}")

@@ -48,6 +48,7 @@ class _LaunchModel(_Model):
     shared: _Expression = "0"
     cluster: list[_Expression] = Field(default_factory=list)
     cooperative: StrictBool = False
+    overlap: StrictBool = False
     max_registers: StrictInt | None = None
 
 
@@ -151,6 +152,8 @@ def _format_launch(launch: Launch) -> str:
         lines.append(f"cluster = {_expressions(launch.cluster)}")
     if launch.cooperative:
         lines.append("cooperative = true")
+    if launch.overlap:
+        lines.append("overlap = true")
     if launch.max_registers is not None:
         lines.append(f"max_registers = {launch.max_registers}")
     if launch.shared != "0":
@@ -219,6 +222,7 @@ def _plan_of(model: _PlanModel) -> Plan:
                 cluster=tuple(launch.cluster),
                 cooperative=launch.cooperative,
                 max_registers=launch.max_registers,
+                overlap=launch.overlap,
             )
             for launch in model.launch
         ),

@@ -73,6 +73,7 @@ def validate_plan(plan: Plan) -> None:
     for number, call in enumerate(plan.calls, 1):
         _check_call(call_place(number, call.op), call)
     _check_order(plan)
+    _check_overlaps(plan)
     canonical_flags(plan.flags)
 
 
@@ -184,6 +185,25 @@ def _check_order(plan: Plan) -> None:
         if call.after < least:
             raise ProgramError(f"{place}: after = {call.after}, but the call before it stands after launch {least}")
         least = call.after
+
+
+def _check_overlaps(plan: Plan) -> None:
+    """A launch may begin early only behind another launch, and only with a library call neither before nor after it.
+
+    What a call puts on the stream is the library's affair: its kernels may begin early themselves, and wait for nobody.
+    A cooperative launch needs all of its blocks at once, while the launch before it still occupies the device.
+    """
+    between = {call.after for call in plan.calls}
+    for number, launch in enumerate(plan.launches, 1):
+        if not launch.overlap:
+            continue
+        place = place_of(number, launch.kernel)
+        if launch.cooperative:
+            raise ProgramError(f"{place}: a cooperative launch cannot overlap the launch before it")
+        if number - 1 in between or number in between:
+            raise ProgramError(f"{place}: a launch directly before or after a library call cannot overlap")
+        if number == 1:
+            raise ProgramError(f"{place}: the first step of a plan has no launch before it to overlap")
 
 
 def _check_expressions(place: str, texts: tuple[str, ...], most: int = 1) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from warpsmith.archive import Precedent
 from warpsmith.author.builtin import heritage
 from warpsmith.author.builtin.compile import Compiled, compile_graph, usual_cuts
 from warpsmith.author.builtin.kernels import library
+from warpsmith.author.builtin.overlap import may_overlap
 from warpsmith.author.builtin.recipe import Recipe
 from warpsmith.author.protocol import Context, Proposal
 from warpsmith.errors import UnsupportedOperator
@@ -36,8 +37,8 @@ class BuiltinAuthor:
     """Proposes programs from recipes.
 
     `create` starts from the defaults and, with other seeds, strays from them at a few genes; `random` draws every gene;
-    `tune` moves tunables of a parent; `mutate` changes one or two genes, or what is stored; `cross` takes each region
-    from one of two parents. Apart from these it can `inherit` from programs for other tasks.
+    `tune` moves tunables of a parent; `mutate` changes one or two genes, what is stored, or whether launches overlap;
+    `cross` takes each region from one of two parents. Apart from these it can `inherit` from programs for other tasks.
 
     A `hybrid` author may leave contractions to library calls: that is one more gene where it is possible, and half of
     what `create` strays from begins with it.
@@ -97,7 +98,7 @@ def _recipe_of(judged: Judged) -> Recipe | None:
     if text is None:
         return None
     recipe = Recipe.from_json(text)
-    return Recipe(recipe.cuts, recipe.unfused, recipe.genes, frozen(dict(judged.candidate.tunables)))
+    return replace(recipe, tunables=frozen(dict(judged.candidate.tunables)))
 
 
 def _same(compiled: Compiled, judged: Judged) -> bool:
@@ -166,7 +167,7 @@ def _tune(context: _Question, rng: random.Random, parents: Sequence[Recipe]) -> 
     for name, choices in rng.sample(offered, k=min(len(offered), rng.choice((1, 1, 2)))):
         values[name] = rng.choice([c for c in choices if c != values.get(name)])
     changed = [f"{n} = {v}" for n, v in values.items() if recipe.tunables.get(n) != v]
-    return Recipe(recipe.cuts, recipe.unfused, recipe.genes, frozen(values)), ", ".join(changed)
+    return replace(recipe, tunables=frozen(values)), ", ".join(changed)
 
 
 def _mutate(context: _Question, rng: random.Random, parents: Sequence[Recipe]) -> tuple[Recipe, str]:
@@ -176,11 +177,14 @@ def _mutate(context: _Question, rng: random.Random, parents: Sequence[Recipe]) -
     if draw < 0.1 and compiled.cuttable:
         node = rng.choice(compiled.cuttable)
         verb = "recompute" if node in recipe.cuts else "store"
-        return Recipe(recipe.cuts ^ {node}, recipe.unfused, recipe.genes, recipe.tunables), f"{verb} {node}"
+        return replace(recipe, cuts=recipe.cuts ^ {node}), f"{verb} {node}"
     if draw < 0.15 and compiled.hosts:
         host = rng.choice(compiled.hosts)
         verb = "fuse" if host in recipe.unfused else "unfuse"
-        return Recipe(recipe.cuts, recipe.unfused ^ {host}, recipe.genes, recipe.tunables), f"{verb} behind {host}"
+        return replace(recipe, unfused=recipe.unfused ^ {host}), f"{verb} behind {host}"
+    if 0.15 <= draw < 0.2 and may_overlap(compiled.program.plan, context.gpu):
+        verb = "do not overlap" if recipe.overlap else "overlap"
+        return replace(recipe, overlap=not recipe.overlap), f"{verb} launches"
     changed, note = _change_gene(context, recipe, rng)
     if rng.random() < 0.3:
         changed, second = _change_gene(context, changed, rng)
@@ -202,7 +206,7 @@ def _change_gene(context: _Question, recipe: Recipe, rng: random.Random) -> tupl
 
 
 def _cross(context: _Question, rng: random.Random, parents: Sequence[Recipe]) -> tuple[Recipe, str]:
-    """Cuts from one parent; genes and tunables of every region from either."""
+    """Cuts and overlap from one parent; genes and tunables of every region from either."""
     first, second = parents[:2]
     frame = rng.choice((first, second))
     genes = {}
@@ -216,4 +220,4 @@ def _cross(context: _Question, rng: random.Random, parents: Sequence[Recipe]) ->
         name: rng.choice([p.tunables[name] for p in (first, second) if name in p.tunables])
         for name in sorted({*first.tunables, *second.tunables})
     }
-    return Recipe(frame.cuts, frame.unfused, frozen(genes), frozen(tunables)), ", ".join(taken)
+    return replace(frame, genes=frozen(genes), tunables=frozen(tunables)), ", ".join(taken)

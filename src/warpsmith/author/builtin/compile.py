@@ -16,6 +16,7 @@ from warpsmith.author.builtin.kernels.snippets import pasted
 from warpsmith.author.builtin.kernels.turns import emit_turns
 from warpsmith.author.builtin.lowering import lower, operators_of
 from warpsmith.author.builtin.lowering.joins import worth_storing
+from warpsmith.author.builtin.overlap import may_overlap, overlapped
 from warpsmith.author.builtin.printer import FAST_FUNCTIONS, HELPERS
 from warpsmith.author.builtin.recipe import Recipe
 from warpsmith.author.builtin.regions import Cut, Region, cut, results
@@ -88,11 +89,13 @@ def compile_graph(
         calls = [replace(call, after=call.after + len(kernels[0].launches)) for call in calls]
     program = _assemble(graph, parts, kernels)
     program = Program(program.source, replace(program.plan, calls=tuple(calls)))
+    overlap = recipe.overlap and may_overlap(program.plan, gpu)
+    program = overlapped(program) if overlap else program
     tunables = {
         name: recipe.tunables[name] if recipe.tunables.get(name) in values else values[0]
         for name, values in program.plan.tunables
     }
-    full = Recipe(recipe.cuts, recipe.unfused, frozen(chosen), frozen(tunables))
+    full = Recipe(recipe.cuts, recipe.unfused, frozen(chosen), frozen(tunables), overlap)
     hosts = tuple(name for region in parts.regions for name in region.hosts)
     return Compiled(program, full, frozen(offered), _cuttable(graph), hosts)
 

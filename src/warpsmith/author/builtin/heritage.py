@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 
 from warpsmith.archive import Precedent
 from warpsmith.author.builtin.compile import compile_graph
@@ -107,7 +108,7 @@ def _recipe(precedent: Precedent) -> Recipe | None:
         recipe = Recipe.from_json(precedent.recipe)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
         return None
-    return Recipe(recipe.cuts, recipe.unfused, recipe.genes, frozen(dict(precedent.tunables)))
+    return replace(recipe, tunables=frozen(dict(precedent.tunables)))
 
 
 def _candidate(task: Task, gpu: GpuSpec, precedent: Precedent, carried: Transplant) -> Candidate:

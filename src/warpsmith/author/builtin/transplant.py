@@ -52,7 +52,8 @@ def transplant(theirs: Graph, recipe: Recipe, ours: Graph, cuttable: Collection[
         return None
     hosts = {name for region in new for name in region.hosts}
     genes = {match.name: recipe.genes[match.other] for match in found if match.other and match.other in recipe.genes}
-    carried = Recipe(frozenset(cuts), frozenset(unfused & hosts), frozen(genes), _tunables(recipe, old, new, found))
+    tunables = _tunables(recipe, old, new, found)
+    carried = Recipe(frozenset(cuts), frozenset(unfused & hosts), frozen(genes), tunables, recipe.overlap)
     return Transplant(carried, overall(found), sum(match.other is not None for match in found), len(found))
 
 

@@ -2,8 +2,9 @@
 
 Covered: stray reads and writes (guards, and a fingerprint of everything that is not the call's own), inputs that
 change, module variables that a call leaves changed, faults, hangs, and a runner that dies; after each of those the
-runner is replaced, and a canary must pass on the fresh one before the next program. Not covered here: races and
-uninitialised reads, which a sanitizer finds; a program that reads the memory of another call.
+runner is replaced, and a canary must pass on the fresh one before the next program. A launch that overlaps the one
+before it is not begun unless its PTX shows that it waits. Not covered here: other races and uninitialised reads, which
+a sanitizer finds; a program that reads the memory of another call.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from warpsmith.device.cuda.lock import gpu_lock, turn
 from warpsmith.device.cuda.process import Fault, RunnerProcess
 from warpsmith.device.cuda.series import Series
 from warpsmith.device.protocol import target
+from warpsmith.device.simulator.early import early_accesses
 from warpsmith.errors import MachineError
 from warpsmith.program import Builder
 from warpsmith.program.kernels import Kernel, Parameter, kernels_in, variables_in
@@ -141,6 +143,8 @@ class CudaDevice:
         Raises MachineError where the GPU itself does not work.
         """
         started = time.perf_counter()
+        if (hasty := early_accesses(build.ptx, plan)) is not None:
+            return Execution({}, (), (), (hasty,), (), time.perf_counter() - started)
         for attempt in range(2):
             try:
                 arena = self.ready(build, plan, specs_of(inputs), outputs)
@@ -333,6 +337,7 @@ def encode(launch: BoundLaunch, kernel: Kernel, layout: Layout) -> dict[str, Any
         "shared": launch.shared,
         "cluster": launch.cluster,
         "cooperative": launch.cooperative,
+        "overlap": launch.overlap,
         "args": arguments,
     }
 

@@ -64,6 +64,12 @@ class Kernel:
             attribute.id = cu.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_COOPERATIVE
             attribute.value.cooperative = 1
             attributes.append(attribute)
+        if launch["overlap"]:
+            # A capture keeps it: the edge from the kernel before becomes a programmatic one.
+            attribute = cu.CUlaunchAttribute()
+            attribute.id = cu.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+            attribute.value.programmaticStreamSerializationAllowed = 1
+            attributes.append(attribute)
         config.attrs, config.numAttrs = attributes, len(attributes)
         return config
 

@@ -17,6 +17,7 @@ from warpsmith.device.protocol import target
 from warpsmith.device.simulator import launch as launching
 from warpsmith.device.simulator import library
 from warpsmith.device.simulator.counters import Counting
+from warpsmith.device.simulator.early import early_access
 from warpsmith.device.simulator.emit import Code, emit
 from warpsmith.device.simulator.estimate import estimate, occupancy
 from warpsmith.device.simulator.flow import Flow, flow
@@ -60,7 +61,8 @@ class Simulator:
     """Runs PTX for `spec`. Implements `warpsmith.device.protocol.Device`.
 
     Blocks run in the order of their numbers, some thousand threads at a time. Clusters are not simulated. A spin
-    that waits for another block ends if that block is among those that the GPU could hold at once.
+    that waits for another block ends if that block is among those that the GPU could hold at once. Launches run one
+    after the other; of one that may overlap the launch before it, `early` looks whether it waits where it must.
     """
 
     where = "cpu"
@@ -114,6 +116,9 @@ class Simulator:
                 findings.append(Finding("invalid_launch", launch.kernel, 0, wrong))
                 break
             flow_, code = self._kernel(loaded, launch.kernel, addresses)
+            if launch.overlap and (hasty := early_access(flow_)) is not None:
+                findings.append(hasty)
+                break
             arguments = _arguments(flow_, launch, arena)
             counting = Counting(code, flow_, len(arena.data)) if count else None
             sanitizer = None

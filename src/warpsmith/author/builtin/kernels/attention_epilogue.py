@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from warpsmith.author.builtin.index import Axis, lift
-from warpsmith.author.builtin.kernels.attention_products import loop
 from warpsmith.author.builtin.kernels.attention_tile import Tile
-from warpsmith.author.builtin.kernels.emission import Lanes, Scope, Store, indented
+from warpsmith.author.builtin.kernels.emission import Lanes, Scope, Store, indented, unrolled
 from warpsmith.author.builtin.scalar import Local
 
 
@@ -43,14 +42,14 @@ class Epilogue:
             body = [f"if (column < WIDTH{over}) {{", *indented(body), "}"]
         body = [f"const {integer} column = {self._column()};", *body]
         if not self.whole:
-            body = loop("k", self.run, body)
+            body = unrolled("k", self.run, body)
         if self.wide > 1:
-            body = loop("h", 2, body)
-        written = loop("c", f"COL_TILES / {self.wide}" if self.wide > 1 else "COL_TILES", body)
+            body = unrolled("h", 2, body)
+        written = unrolled("c", f"COL_TILES / {self.wide}" if self.wide > 1 else "COL_TILES", body)
         if layout.queries % self.tile.rows:
             written = ["if (m < QUERIES) {", *indented(written), "}"]
         row = f"const {integer} m = first_row + row + r * 16 + i * 8;"
-        return loop("r", "ROW_TILES", loop("i", 2, [*self._divided(), row, *written]))
+        return unrolled("r", "ROW_TILES", unrolled("i", 2, [*self._divided(), row, *written]))
 
     def _column(self) -> str:
         """Where a run starts, in units of what is written together."""
@@ -73,5 +72,5 @@ class Epilogue:
             "total[r][i] = team_sum<4>(total[r][i]);",
             *nan,
             "const float base = 1.0f / total[r][i];",
-            *loop("c", "COL_TILES", loop("h", 2, ["acc[r][c][2 * i + h] *= base;"])),
+            *unrolled("c", "COL_TILES", unrolled("h", 2, ["acc[r][c][2 * i + h] *= base;"])),
         ]

@@ -12,11 +12,11 @@ import re
 from warpsmith.author.builtin.index import Axis, lift
 from warpsmith.author.builtin.kernels.attention_copy import TileCopy
 from warpsmith.author.builtin.kernels.attention_epilogue import Epilogue
-from warpsmith.author.builtin.kernels.attention_products import helpers, loop, mixed, scores
+from warpsmith.author.builtin.kernels.attention_products import helpers, mixed, scores
 from warpsmith.author.builtin.kernels.attention_range import Range, visible
 from warpsmith.author.builtin.kernels.attention_scores import Elements
 from warpsmith.author.builtin.kernels.attention_tile import MMA_M, MMA_N, Tile
-from warpsmith.author.builtin.kernels.emission import Kernels, Scope, function, indented, loads, parameters
+from warpsmith.author.builtin.kernels.emission import Kernels, Scope, function, indented, loads, parameters, unrolled
 from warpsmith.author.builtin.scalar import Local
 from warpsmith.records import Launch
 
@@ -141,7 +141,7 @@ class _Attention:
             text += [
                 "// A lane has two rows of each matrix.",
                 "float largest[ROW_TILES][2], total[ROW_TILES][2] = {}, rescale[ROW_TILES][2];",
-                *loop("r", "ROW_TILES", ["largest[r][0] = largest[r][1] = -INFINITY;"]),
+                *unrolled("r", "ROW_TILES", ["largest[r][0] = largest[r][1] = -INFINITY;"]),
             ]
         return text
 
@@ -231,7 +231,7 @@ class _Attention:
             "float mine[OWN_ROWS][OWN_KEYS][4] = {};",
             *scores(tile, "mine", "own", "column + group", "OWN_ROWS", "OWN_KEYS"),
             *self.elements.logits("mine", "own", "column", "OWN_ROWS", "OWN_KEYS"),
-            *loop("r", "OWN_ROWS", loop("j", "OWN_KEYS", loop("i", 2, write))),
+            *unrolled("r", "OWN_ROWS", unrolled("j", "OWN_KEYS", unrolled("i", 2, write))),
         ]
         idle = down * across < tile.down * tile.across
         return [f"if (warp < {down * across}) {{", *indented(body), "}"] if idle else ["{", *indented(body), "}"]
@@ -247,7 +247,7 @@ class _Attention:
             ]
             text = [
                 "float score[ROW_TILES][KEY_TILES][4];",
-                *loop("r", "ROW_TILES", loop("j", "KEY_TILES", loop("i", 2, read))),
+                *unrolled("r", "ROW_TILES", unrolled("j", "KEY_TILES", unrolled("i", 2, read))),
             ]
         if self.softmax:
             text += self._softmax()
@@ -258,16 +258,16 @@ class _Attention:
         one = "score[r][j][2 * i + k]"
         body = [
             "float peak = largest[r][i];",
-            *loop("j", "KEY_TILES", ["peak = fmaxf(peak, fmaxf(score[r][j][2 * i], score[r][j][2 * i + 1]));"]),
+            *unrolled("j", "KEY_TILES", ["peak = fmaxf(peak, fmaxf(score[r][j][2 * i], score[r][j][2 * i + 1]));"]),
             "for (int bit = 1; bit < 4; bit *= 2) peak = fmaxf(peak, __shfl_xor_sync(0xffffffffu, peak, bit));",
             "// Where nothing is to be seen yet, infinity must not be taken from itself.",
             "const float base = peak == -INFINITY ? 0.0f : peak;",
             f"rescale[r][i] = {exp}(largest[r][i] - base);",
             "largest[r][i] = peak;",
             "total[r][i] *= rescale[r][i];",
-            *loop("j", "KEY_TILES", loop("k", 2, [f"{one} = {exp}({one} - base);", f"total[r][i] += {one};"])),
+            *unrolled("j", "KEY_TILES", unrolled("k", 2, [f"{one} = {exp}({one} - base);", f"total[r][i] += {one};"])),
         ]
-        return loop("r", "ROW_TILES", loop("i", 2, body))
+        return unrolled("r", "ROW_TILES", unrolled("i", 2, body))
 
     def _mix(self) -> list[str]:
         return mixed(self.tile, self.whole, self.softmax)

@@ -15,7 +15,7 @@ sum is short and is added to the rest by an ordinary addition (Ootomo and Yokota
 from __future__ import annotations
 
 from warpsmith.author.builtin.kernels.attention_tile import Tile
-from warpsmith.author.builtin.kernels.emission import indented
+from warpsmith.author.builtin.kernels.emission import unrolled
 
 _MMA = {"float32": "mma_tf32", "float16": "mma_f16", "bfloat16": "mma_bf16"}
 # Two floats as one word of two 16-bit numbers.
@@ -26,15 +26,6 @@ def helpers(tile: Tile) -> set[str]:
     """Snippets that the products need."""
     own = {"Tf32"} if tile.dtype == "float32" else {"load_transposed"}
     return {"Vec", _MMA[tile.dtype], *own}
-
-
-def loop(variable: str, count: int | str, body: list[str], step: int = 1) -> list[str]:
-    """An unrolled loop."""
-    advance = f"++{variable}" if step == 1 else f"{variable} += {step}"
-    head = f"for (int {variable} = 0; {variable} < {count}; {advance})"
-    if len(body) == 1:
-        return ["#pragma unroll", f"{head} {body[0]}"]
-    return ["#pragma unroll", f"{head} {{", *indented(body), "}"]
 
 
 def scores(tile: Tile, into: str, row: str, key: str, rows: str, keys: str) -> list[str]:
@@ -52,7 +43,7 @@ def scores(tile: Tile, into: str, row: str, key: str, rows: str, keys: str) -> l
     right = f"const Vec<{ctype}, 4> right = {piece}(&tile_key[{_slot(tile, 'PITCH')}({key} + j * 8) * PITCH + at]);"
     multiply = _scores_float32 if tile.dtype == "float32" else _scores_half
     body = [f"const int at = step * {4 * unit} + member * {unit};", *multiply(tile, into, left, right, rows, keys)]
-    text = loop("step", steps, body)
+    text = unrolled("step", steps, body)
     return text if steps <= 8 else ["#pragma unroll 2", *text[1:]]
 
 
@@ -67,12 +58,12 @@ def _scores_half(tile: Tile, into: str, left: list[str], right: str, rows: str, 
     ]
     product = [
         "const unsigned pair[2] = {right.at[2 * e], right.at[2 * e + 1]};",
-        *loop("r", rows, [f"{_MMA[tile.dtype]}({into}[r][j], left[r][e], pair);"]),
+        *unrolled("r", rows, [f"{_MMA[tile.dtype]}({into}[r][j], left[r][e], pair);"]),
     ]
     return [
         f"unsigned left[{rows}][2][4];",
-        *loop("r", rows, [*left, *loop("e", 2, pair)]),
-        *loop("j", keys, [right, *loop("e", 2, product)]),
+        *unrolled("r", rows, [*left, *unrolled("e", 2, pair)]),
+        *unrolled("j", keys, [right, *unrolled("e", 2, product)]),
     ]
 
 
@@ -83,13 +74,13 @@ def _scores_float32(tile: Tile, into: str, left: list[str], right: str, rows: st
     ]
     product = [
         *_pair("right.at[2 * e]", "right.at[2 * e + 1]"),
-        *loop("r", rows, _three("part[r]", "large[r][e]", "small[r][e]")),
+        *unrolled("r", rows, _three("part[r]", "large[r][e]", "small[r][e]")),
     ]
-    added = loop("r", rows, loop("e", 4, [f"{into}[r][j][e] += part[r][e];"]))
+    added = unrolled("r", rows, unrolled("e", 4, [f"{into}[r][j][e] += part[r][e];"]))
     return [
         f"unsigned large[{rows}][2][4], small[{rows}][2][4];",
-        *loop("r", rows, [*left, *loop("e", 8, parts)]),
-        *loop("j", keys, [right, f"float part[{rows}][4] = {{}};", *loop("e", 2, product), *added]),
+        *unrolled("r", rows, [*left, *unrolled("e", 8, parts)]),
+        *unrolled("j", keys, [right, f"float part[{rows}][4] = {{}};", *unrolled("e", 2, product), *added]),
     ]
 
 
@@ -137,16 +128,16 @@ def _mixed_half(tile: Tile, whole: bool, rescaled: bool) -> list[str]:
     columns = [
         "unsigned right[4];",
         f"load_transposed(right, &tile_value[{at}]);",
-        *loop("e", 2, [*halves, *loop("r", "ROW_TILES", products)]),
+        *unrolled("e", 2, [*halves, *unrolled("r", "ROW_TILES", products)]),
     ]
     step = [
         f"unsigned {names};",
-        *loop("r", "ROW_TILES", loop("e", 4, narrow)),
-        *loop("c", "COL_TILES", columns, step=2),
+        *unrolled("r", "ROW_TILES", unrolled("e", 4, narrow)),
+        *unrolled("c", "COL_TILES", columns, step=2),
     ]
-    scale = loop("c", "COL_TILES", loop("e", 4, ["acc[r][c][e] *= rescale[r][e / 2];"]))
-    before = loop("r", "ROW_TILES", scale) if rescaled else []
-    return [*before, *loop("j", "KEY_TILES", step, step=2)]
+    scale = unrolled("c", "COL_TILES", unrolled("e", 4, ["acc[r][c][e] *= rescale[r][e / 2];"]))
+    before = unrolled("r", "ROW_TILES", scale) if rescaled else []
+    return [*before, *unrolled("j", "KEY_TILES", step, step=2)]
 
 
 def _mixed_float32(tile: Tile, rescaled: bool) -> list[str]:
@@ -159,21 +150,21 @@ def _mixed_float32(tile: Tile, rescaled: bool) -> list[str]:
     ]
     products = [
         *_pair("upper.at[k]", "lower.at[k]"),
-        *loop("r", "ROW_TILES", _three("part[r][k]", "large[r]", "small[r]")),
+        *unrolled("r", "ROW_TILES", _three("part[r][k]", "large[r]", "small[r]")),
     ]
     keys = [
         f"const int at = {_slot(tile, 'VALUE_PITCH')}(j * 8 + 2 * member) * VALUE_PITCH + {first}{column};",
         f"const Vec<float, {wide}> upper = {read}]);",
         f"const Vec<float, {wide}> lower = {read} + VALUE_PITCH]);",
         "unsigned large[ROW_TILES][4], small[ROW_TILES][4];",
-        *loop("r", "ROW_TILES", loop("e", 4, parts)),
-        *loop("k", wide, products),
+        *unrolled("r", "ROW_TILES", unrolled("e", 4, parts)),
+        *unrolled("k", wide, products),
     ]
     place = f"acc[r][c * {wide} + k][e]" if wide > 1 else "acc[r][c][e]"
     add = f"{place} = {place} * rescale[r][e / 2] + part[r][k][e];" if rescaled else f"{place} += part[r][k][e];"
     body = [
         f"float part[ROW_TILES][{wide}][4] = {{}};",
-        *loop("j", "KEY_TILES", keys),
-        *loop("r", "ROW_TILES", loop("k", wide, loop("e", 4, [add]))),
+        *unrolled("j", "KEY_TILES", keys),
+        *unrolled("r", "ROW_TILES", unrolled("k", wide, unrolled("e", 4, [add]))),
     ]
-    return loop("c", f"COL_TILES / {wide}" if wide > 1 else "COL_TILES", body)
+    return unrolled("c", f"COL_TILES / {wide}" if wide > 1 else "COL_TILES", body)

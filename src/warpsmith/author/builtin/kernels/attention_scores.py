@@ -6,9 +6,8 @@ import re
 from collections.abc import Callable
 
 from warpsmith.author.builtin.index import Axis, Index, lift
-from warpsmith.author.builtin.kernels.attention_products import loop
 from warpsmith.author.builtin.kernels.attention_tile import Tile
-from warpsmith.author.builtin.kernels.emission import Assign, Lanes, Scope, hoist, indented
+from warpsmith.author.builtin.kernels.emission import Assign, Lanes, Scope, hoist, indented, unrolled
 from warpsmith.author.builtin.scalar import Local, Scalar
 
 Formula = Callable[[Index, Index, Local], Scalar]
@@ -72,8 +71,8 @@ class Elements:
             body = self._defined(body, "step", f"{start} + j * 4 + member")
         else:
             start = f"start + {column}" if column else "start"
-            body = loop("k", 2, self._defined(body, "step", f"{start} + j * 8 + 2 * member + k"))
-        return loop("r", rows, loop("i", 2, self._with_query([*fixed, *loop("j", tiles, body)], row)))
+            body = unrolled("k", 2, self._defined(body, "step", f"{start} + j * 8 + 2 * member + k"))
+        return unrolled("r", rows, unrolled("i", 2, self._with_query([*fixed, *unrolled("j", tiles, body)], row)))
 
     def _guarded(self, body: list[str], condition: str, empty: str) -> list[str]:
         if not body:

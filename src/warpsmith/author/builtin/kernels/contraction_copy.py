@@ -103,23 +103,13 @@ class TileCopy:
 
     def _axes(self) -> tuple[list[str], list[str]]:
         """Define the operand's axes at piece `i`; returns the statements and what keeps it inside the operand."""
-        staging, integer = self.staging, self.scope.integer
-        operand, vec = staging.operand, staging.vec
         row, column = self._spot()
-        scale = f" / {vec}" if vec > 1 else ""
-        if staging.transposed:
-            text = [
-                f"const {integer} step = start{scale} + {column};",
-                f"const {integer} {operand.outer} = {staging.base} + {row};",
-            ]
-            limits = (f"step < DEPTH{scale}", f"{operand.outer} < {operand.outer.upper()}")
-        else:
-            text = [
-                f"const {integer} depth = start + {row};",
-                f"const {integer} group = {staging.base}{scale} + {column};",
-            ]
-            limits = ("depth < DEPTH", f"group < {operand.outer.upper()}{scale}")
-        sticks_out = (any(self.layout.depth % d for d in self.depths), operand.extent % staging.extent > 0)
+        depth, outer = (column, row) if self.staging.transposed else (row, column)
+        text, limits = self.staging.axes(self.scope.integer, depth, outer)
+        sticks_out = (
+            any(self.layout.depth % d for d in self.depths),
+            self.staging.operand.extent % self.staging.extent > 0,
+        )
         return text, [limit for limit, needed in zip(limits, sticks_out, strict=True) if needed]
 
     def _copied(self) -> list[str]:

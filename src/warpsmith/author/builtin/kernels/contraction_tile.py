@@ -71,3 +71,22 @@ class Staging:
     def transposed(self) -> bool:
         """Whether vectors run along the depth, so that each is spread over rows of the tile."""
         return self.along == "depth"
+
+    def axes(self, integer: str, depth: str, outer: str) -> tuple[list[str], tuple[str, str]]:
+        """Define the operand's axes at a piece of the tile that starts at `start`; `depth` and `outer` say which piece.
+
+        Returns the statements, and what keeps the piece inside the operand: along the depth, and along the other
+        dimension.
+        """
+        name, scale = self.operand.outer, f" / {self.vec}" if self.vec > 1 else ""
+        if self.transposed:
+            text = [
+                f"const {integer} step = start{scale} + {depth};",
+                f"const {integer} {name} = {self.base} + {outer};",
+            ]
+            return text, (f"step < DEPTH{scale}", f"{name} < {name.upper()}")
+        text = [
+            f"const {integer} depth = start + {depth};",
+            f"const {integer} group = {self.base}{scale} + {outer};",
+        ]
+        return text, ("depth < DEPTH", f"group < {name.upper()}{scale}")

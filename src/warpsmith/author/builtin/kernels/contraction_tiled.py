@@ -195,21 +195,8 @@ class _Tiled:
 
     def _fetch(self, staging: Staging, target: str, *, declare: bool) -> list[str]:
         """Compute a piece of the operand, zero where the tile sticks out."""
-        operand, vec, integer = staging.operand, staging.vec, self.scope.integer
-        depth, outer = self._spot(staging)
-        scale = _over(vec)
-        if staging.along == "depth":
-            text = [
-                f"const {integer} step = start{scale} + {depth};",
-                f"const {integer} {operand.outer} = {staging.base} + {outer};",
-            ]
-            limits = (f"step < DEPTH{scale}", f"{operand.outer} < {operand.outer.upper()}")
-        else:
-            text = [
-                f"const {integer} depth = start + {depth};",
-                f"const {integer} group = {staging.base}{scale} + {outer};",
-            ]
-            limits = ("depth < DEPTH", f"group < {operand.outer.upper()}{scale}")
+        operand, vec = staging.operand, staging.vec
+        text, limits = staging.axes(self.scope.integer, *self._spot(staging))
         conditions = []
         if any(self.layout.depth % d for d in self.depths):
             conditions.append(f"DEPTH % {self.tile_k} == 0 || {limits[0]}")

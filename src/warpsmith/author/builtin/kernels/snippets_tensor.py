@@ -15,6 +15,17 @@ from collections.abc import Mapping
 _WGMMA_COLUMNS = (32, 64, 128, 192, 256)
 
 
+def _mma(kind: str, k: int, name: str) -> str:
+    """A product of a warp, from fragments."""
+    return f"""// acc (16 x 8) += a (16 x {k}) times b ({k} x 8), {name}.
+__device__ void mma_{kind}(float (&acc)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {{
+    asm("mma.sync.aligned.m16n8k{k}.row.col.f32.{kind}.{kind}.f32 {{%0, %1, %2, %3}}, {{%4, %5, %6, %7}}, {{%8, %9}}, "
+        "{{%0, %1, %2, %3}};"
+        : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}}"""
+
+
 def _sums(columns: int) -> tuple[str, str]:
     """Registers of the sums of 64 rows, as the instruction names them and as operands."""
     count = columns // 2
@@ -26,7 +37,7 @@ def _wgmma16(kind: str, columns: int) -> str:
     """An asynchronous product of 64 rows of 16-bit elements, both operands in shared memory."""
     count = columns // 2
     sums, operands = _sums(columns)
-    return f"""// Begin acc (64 x {columns}, four warps) += a (64 x 16) b (16 x {columns}); A, B: whether it lies by columns.
+    return f"""// Begin acc (64 x {columns}, four warps) += a (64 x 16) b (16 x {columns}); A, B: is it by columns?
 template <int A, int B>
 __device__ void wgmma_{kind}(float (&acc)[{columns // 8}][4], unsigned long long a, unsigned long long b) {{
     asm volatile("wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{kind}.{kind} {{{sums}}}, "
@@ -65,27 +76,9 @@ __device__ unsigned round_tf32(float x) {
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
     return rounded;
 }""",
-    "mma_tf32": """// acc (16 x 8) += a (16 x 8) times b (8 x 8), TF32.
-__device__ void mma_tf32(float (&acc)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}""",
-    "mma_f16": """// acc (16 x 8) += a (16 x 16) times b (16 x 8), float16.
-__device__ void mma_f16(float (&acc)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}""",
-    "mma_bf16": """// acc (16 x 8) += a (16 x 16) times b (16 x 8), bfloat16.
-__device__ void mma_bf16(float (&acc)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}""",
+    "mma_tf32": _mma("tf32", 8, "TF32"),
+    "mma_f16": _mma("f16", 16, "float16"),
+    "mma_bf16": _mma("bf16", 16, "bfloat16"),
     "load_matrices": """// Load four matrices of eight rows of 16 bytes; lanes 0 to 7 point to those of the first.
 __device__ void load_matrices(unsigned (&to)[4], const void* row) {
     const unsigned at = unsigned(__cvta_generic_to_shared(row));
