@@ -8,7 +8,7 @@ from pathlib import Path
 
 from warpsmith.task import load_task
 
-TOOL = Path(__file__).parents[2] / "tools" / "shrink_suite.py"
+TOOL = Path(__file__).parents[1] / "tools" / "shrink_suite.py"
 TASK = """import torch
 
 batch_size = 128
