@@ -26,7 +26,8 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,23 @@ def by_hand(task: Task, count: int) -> list[Candidate]:
     return [Candidate(task.key, numbered(program, number), tunables, lineage) for number in range(count)]
 
 
+@contextmanager
+def executing(task: Task, workers: int, choice: Choice) -> Iterator[LocalExecutor]:
+    """Judge in several worker processes, with no build known from before."""
+    with (
+        tempfile.TemporaryDirectory(prefix="warpsmith-builds-") as cache,
+        LocalExecutor(
+            task,
+            AUTO,
+            workers,
+            cache_dir=cache,
+            judgement_seconds=_JUDGEMENT_SECONDS,
+            simulate=not choice.measures,
+        ) as executor,
+    ):
+        yield executor
+
+
 async def judge_all(executor: LocalExecutor, candidates: Sequence[Candidate]) -> list[tuple[Verdict, float]]:
     """Judge all at once; return the verdicts with the seconds after which each was there, in that order."""
     done: list[tuple[Verdict, float]] = []
@@ -138,17 +156,7 @@ async def judge_all(executor: LocalExecutor, candidates: Sequence[Candidate]) ->
 
 def rate(task: Task, candidates: Sequence[Candidate], workers: int, choice: Choice) -> Rate:
     """Judge the first `workers` candidates, one in each worker, then the others by the clock."""
-    with (
-        tempfile.TemporaryDirectory(prefix="warpsmith-speed-") as cache,
-        LocalExecutor(
-            task,
-            AUTO,
-            workers,
-            cache_dir=cache,
-            judgement_seconds=_JUDGEMENT_SECONDS,
-            simulate=not choice.measures,
-        ) as executor,
-    ):
+    with executing(task, workers, choice) as executor:
 
         async def both() -> tuple[list[tuple[Verdict, float]], list[tuple[Verdict, float]]]:
             return await judge_all(executor, candidates[:workers]), await judge_all(executor, candidates[workers:])

@@ -19,18 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from judge_speed import executing, judge_all
 from kernel_cases import CASES, task_of
 from results_file import Results, begin, card
 
 from warpsmith.author.builtin import Recipe, compile_graph
-from warpsmith.cluster import LocalExecutor
-from warpsmith.device.choose import AUTO, Choice
+from warpsmith.device.choose import Choice
 from warpsmith.judge.baseline import Baselines
 from warpsmith.records import Candidate, GpuSpec, Lineage, Task, Verdict, frozen
 from warpsmith.settings import usable_cores
 from warpsmith.task import bound
 
-_JUDGEMENT_SECONDS = 240.0
 _BASELINE_SECONDS = 60.0
 _SERIES = 10
 
@@ -67,29 +66,9 @@ def variants(task: Task, spec: GpuSpec, most: int) -> Iterator[tuple[str, Candid
 
 def judged(task: Task, candidates: list[Candidate], workers: int, choice: Choice) -> list[Verdict]:
     """Judge all, several at once: they compile side by side, and take turns on the GPU."""
-    verdicts: list[Verdict | None] = [None] * len(candidates)
-    with (
-        tempfile.TemporaryDirectory(prefix="warpsmith-families-") as cache,
-        LocalExecutor(
-            task,
-            AUTO,
-            workers,
-            cache_dir=cache,
-            judgement_seconds=_JUDGEMENT_SECONDS,
-            simulate=not choice.measures,
-        ) as executor,
-    ):
-
-        async def one(number: int) -> None:
-            verdicts[number] = await executor.judge(candidates[number])
-
-        async def every() -> None:
-            async with anyio.create_task_group() as group:
-                for number in range(len(candidates)):
-                    group.start_soon(one, number)
-
-        anyio.run(every)
-    return [verdict for verdict in verdicts if verdict is not None]
+    with executing(task, workers, choice) as executor:
+        found = {verdict.candidate_key: verdict for verdict, _ in anyio.run(judge_all, executor, candidates)}
+    return [found[candidate.key] for candidate in candidates]
 
 
 def baselines(task: Task, choice: Choice) -> dict[str, float | str]:

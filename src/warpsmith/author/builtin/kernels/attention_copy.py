@@ -10,7 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from warpsmith.author.builtin.index import Axis, Index, lift
-from warpsmith.author.builtin.kernels.emission import Assign, Lanes, Scope, indented, loads, pointer
+from warpsmith.author.builtin.kernels.emission import (
+    Assign,
+    Lanes,
+    Scope,
+    indented,
+    loads,
+)
+from warpsmith.author.builtin.kernels.pieces import copied, copyable, widest_vector
 from warpsmith.author.builtin.printer import CTYPES
 from warpsmith.author.builtin.scalar import Load, Scalar
 from warpsmith.records import DTYPE_BYTES
@@ -47,23 +54,13 @@ class TileCopy:
     @property
     def vec(self) -> int:
         """Elements that are moved at once: the widest vectors, up to 16 bytes, that all reads allow."""
-        for vec in (8, 4, 2):
-            if self.along % vec or vec * DTYPE_BYTES[self.dtype] > 16:
-                continue
-            lanes = self._lanes(vec)
-            varying = [load for load in loads([self.value(vec)]) if lanes.k in load.axes]
-            narrow = all(DTYPE_BYTES[load.stored] * vec <= 16 for load in varying)
-            if varying and narrow and all(lanes.is_vector(load) for load in varying):
-                return vec
-        return 1
+        limit = 16 // DTYPE_BYTES[self.dtype]
+        return widest_vector(self.along, limit, "step", lambda lanes: self.value(lanes.vec))
 
     @property
     def asynchronous(self) -> bool:
         """Whether pieces can be copied as they are."""
-        value = self.value(self.vec)
-        if not isinstance(value, Load) or value.stored != self.dtype:
-            return False
-        return DTYPE_BYTES[value.stored] * self.vec in (4, 8, 16)
+        return copyable(self.value(self.vec), self._lanes(self.vec), self.dtype)
 
     def _downwards(self) -> bool:
         """Whether neighbouring threads should walk down a column, since that is how the elements lie in memory."""
@@ -103,13 +100,9 @@ class TileCopy:
         ]
 
     def _copied(self, scope: Scope, spot: str, conditions: list[str]) -> list[str]:
-        printer, value = scope.printer(), self.value(self.vec)
+        value = self.value(self.vec)
         assert isinstance(value, Load)
-        if value.guard is not None:
-            conditions = [*conditions, f"({printer.value(value.guard)})"]
-        at = value.index - lift(self._lanes(self.vec).k) if self.vec > 1 else value.index
-        size, inside = DTYPE_BYTES[value.stored] * self.vec, f", {' && '.join(conditions)}" if conditions else ""
-        return [f"copy_async<{size}>({spot}, &{pointer(value.tensor)}[{printer.index(at)}]{inside});"]
+        return [copied(scope.printer(), value, self._lanes(self.vec), spot, conditions)]
 
     def _computed(self, scope: Scope, spot: str, conditions: list[str]) -> list[str]:
         vec, ctype = self.vec, f"Vec<{CTYPES[self.dtype]}, {self.vec}>"

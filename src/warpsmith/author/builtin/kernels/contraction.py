@@ -33,8 +33,6 @@ _DOT_DEPTH, _DOT_OUTPUTS, _DOT_EXTENT = 32, 1 << 15, 16
 _SPLIT_DEPTH = 128
 # Sums so long that sharing them pays for a second launch.
 _LONG_DEPTH = 1024
-
-
 # Algorithms that read operands in whole tiles.
 _PACKING = frozenset({"mma", "wgmma", "tiled"})
 
@@ -108,14 +106,9 @@ def _algorithms(layout: Layout, gpu: GpuSpec) -> tuple[str, ...]:
 def _tiles(layout: Layout, gpu: GpuSpec) -> tuple[str, ...]:
     """Tiles that are not mostly empty, those first that keep every multiprocessor busy with the least traffic."""
 
-    def blocks(tile: Tile) -> int:
-        return layout.batches * -(-layout.m // tile.m) * -(-layout.n // tile.n)
-
-    def cost(text: str) -> tuple[bool, float, int]:
+    def cost(text: str) -> tuple[tuple[bool, float], int]:
         tile = Tile.parse(text)
-        busy = blocks(tile) >= gpu.sm_count
-        traffic = 1 / tile.m + 1 / tile.n
-        return (not busy, traffic if busy else -blocks(tile), -tile.threads)
+        return layout.cost(tile.m, tile.n, gpu), -tile.threads
 
     fitting = [t for t in _TILES if _fills(Tile.parse(t), layout)]
     return tuple(sorted(fitting, key=cost))

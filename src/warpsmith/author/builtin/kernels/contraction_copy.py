@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from warpsmith.author.builtin.index import lift
 from warpsmith.author.builtin.kernels.contraction_layout import Layout
 from warpsmith.author.builtin.kernels.contraction_tile import Staging
 from warpsmith.author.builtin.kernels.contraction_warps import Format
-from warpsmith.author.builtin.kernels.emission import Assign, Scope, indented, pointer, unrolled, vector_read
+from warpsmith.author.builtin.kernels.emission import (
+    Assign,
+    Scope,
+    indented,
+    pointer,
+    unrolled,
+    vector_read,
+)
+from warpsmith.author.builtin.kernels.pieces import copied, copyable
 from warpsmith.author.builtin.printer import Printer
 from warpsmith.author.builtin.scalar import Load, Scalar
-from warpsmith.records import DTYPE_BYTES
 
 
 @dataclass(frozen=True)
@@ -39,11 +45,7 @@ class TileCopy:
     @property
     def asynchronous(self) -> bool:
         """Whether the elements lie in memory as the tile wants them, in pieces that can be copied."""
-        value, vec = self.value, self.staging.vec
-        if not isinstance(value, Load) or value.stored != self.format.dtype:
-            return False
-        whole = vec == 1 or self.staging.lanes.is_vector(value)
-        return whole and DTYPE_BYTES[value.stored] * vec in (4, 8, 16)
+        return copyable(self.value, self.staging.lanes, self.format.dtype)
 
     @property
     def rows(self) -> str:
@@ -115,15 +117,9 @@ class TileCopy:
     def _copied(self) -> list[str]:
         """Copy a piece asynchronously."""
         text, conditions = self._axes()
-        value, printer = self.value, self.scope.printer()
+        value = self.value
         assert isinstance(value, Load)
-        if value.guard is not None:
-            conditions.append(printer.value(value.guard))
-        at = value.index - lift(self.staging.lanes.k) if self.staging.vec > 1 else value.index
-        source = f"&{pointer(value.tensor)}[{printer.index(at)}]"
-        inside = f", {' && '.join(conditions)}" if conditions else ""
-        size = DTYPE_BYTES[value.stored] * self.staging.vec
-        return [*text, f"copy_async<{size}>(&{self._cell()}, {source}{inside});"]
+        return [*text, copied(self.scope.printer(), value, self.staging.lanes, f"&{self._cell()}", conditions)]
 
     def _computed(self) -> list[str]:
         """Compute a piece into registers, zeros where the tile sticks out."""

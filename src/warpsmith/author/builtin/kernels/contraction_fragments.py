@@ -17,6 +17,13 @@ from warpsmith.author.builtin.kernels.emission import unrolled
 Treatment = Literal["as it is", "round", "split"]
 
 
+def treated(treatment: Treatment, element: str, large: str, small: str) -> list[str]:
+    """Statements that bring a float32 element into TF32; `small` takes the rest where it is split in two."""
+    if treatment == "split":
+        return [f"const Tf32 parts = split_tf32({element});", f"{large} = parts.large, {small} = parts.small;"]
+    return [f"{large} = {'round_tf32' if treatment == 'round' else '__float_as_uint'}({element});"]
+
+
 @dataclass(frozen=True)
 class Fragments:
     """One operand's fragments: of 16 rows on the left, of 8 columns on the right; `extent` is that of a warp.
@@ -85,27 +92,15 @@ class Fragments:
         else:
             cell = f"[{self.deep} + member + e * 4][{self.outer} + quad]"
         element = f"{self.tile.staging.tile}[slot]{cell}"
-        body = {
-            "split": [
-                f"const Tf32 parts = split_tf32({element});",
-                f"{self.side}[i][e] = parts.large, {self.small}[i][e] = parts.small;",
-            ],
-            "round": [f"{self.side}[i][e] = round_tf32({element});"],
-            "as it is": [f"{self.side}[i][e] = __float_as_uint({element});"],
-        }[self.treatment]
+        body = treated(self.treatment, element, f"{self.side}[i][e]", f"{self.small}[i][e]")
         return self._each(registers, body)
 
     def _treated(self, registers: int) -> list[str]:
         """Split or round what `ldmatrix` has loaded."""
-        element = f"{self.side}[i][e]"
         if self.treatment == "as it is":
             return []
-        if self.treatment == "round":
-            return self._each(registers, [f"{element} = round_tf32(__uint_as_float({element}));"])
-        body = [
-            f"const Tf32 parts = split_tf32(__uint_as_float({element}));",
-            f"{element} = parts.large, {self.small}[i][e] = parts.small;",
-        ]
+        element = f"{self.side}[i][e]"
+        body = treated(self.treatment, f"__uint_as_float({element})", element, f"{self.small}[i][e]")
         return self._each(registers, body)
 
     def _each(self, registers: int, body: list[str]) -> list[str]:

@@ -16,11 +16,12 @@ from typing import Literal as Choice
 
 from warpsmith.author.builtin.index import Axis, Index, axes_of, lift, ravel, unravel
 from warpsmith.author.builtin.kernels.emission import Lanes, Store, loads
+from warpsmith.author.builtin.kernels.pieces import widest_vector
 from warpsmith.author.builtin.printer import CTYPES
 from warpsmith.author.builtin.regions import Region, resolve
 from warpsmith.author.builtin.scalar import Apply, Literal, Load, Scalar, both, guarded, within
 from warpsmith.author.builtin.values import Contraction, Coords, Packed, Virtual
-from warpsmith.records import DTYPE_BYTES
+from warpsmith.records import DTYPE_BYTES, GpuSpec
 
 Side = Choice["left", "right"]
 Along = Choice["depth", "outer"]
@@ -55,16 +56,8 @@ class Operand:
 
     def vector(self, batch: Index, along: Along, limit: int) -> int:
         """Widest vector, at most `limit` elements and 16 bytes, in which everything that varies is read whole."""
-        extent = self.depth if along == "depth" else self.extent
-        for vec in (8, 4, 2):
-            if vec > limit or extent % vec:
-                continue
-            lanes = self.lanes(along, vec)
-            varying = [load for load in loads([self.value(batch, along, lanes)]) if lanes.k in load.axes]
-            narrow = all(DTYPE_BYTES[load.stored] * vec <= 16 for load in varying)
-            if varying and narrow and all(lanes.is_vector(load) for load in varying):
-                return vec
-        return 1
+        extent, axis = (self.depth, "step") if along == "depth" else (self.extent, "group")
+        return widest_vector(extent, limit, axis, lambda lanes: self.value(batch, along, lanes))
 
     def direction(self, batch: Index) -> Along:
         """The dimension that neighbouring threads should walk along, so that reads coalesce."""
@@ -205,6 +198,12 @@ class Layout:
             if fits and any(lanes.is_vector(store.place) for store in stores):
                 return vec
         return 1
+
+    def cost(self, m: int, n: int, gpu: GpuSpec) -> tuple[bool, float]:
+        """A key that sorts tiles of m x n: those first that keep all multiprocessors busy, with the least traffic."""
+        blocks = self.batches * -(-self.m // m) * -(-self.n // n)
+        busy = blocks >= gpu.sm_count
+        return (not busy, 1 / m + 1 / n if busy else -blocks)
 
     def comment(self) -> str:
         """What is computed, in one line."""

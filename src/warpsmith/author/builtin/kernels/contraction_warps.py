@@ -190,10 +190,4 @@ def mma_genes(layout: Layout, gpu: GpuSpec) -> list[Gene]:
 
 
 def _ordered(tiles: Mapping[str, Warps], layout: Layout, gpu: GpuSpec) -> tuple[str, ...]:
-    def cost(text: str) -> tuple[bool, float]:
-        tile = tiles[text]
-        blocks = layout.batches * -(-layout.m // tile.m) * -(-layout.n // tile.n)
-        busy = blocks >= gpu.sm_count
-        return (not busy, 1 / tile.m + 1 / tile.n if busy else -blocks)
-
-    return tuple(sorted(tiles, key=cost))
+    return tuple(sorted(tiles, key=lambda text: layout.cost(tiles[text].m, tiles[text].n, gpu)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from warpsmith.author.builtin.kernels.contraction_fragments import passes
+from warpsmith.author.builtin.kernels.contraction_fragments import passes, treated
 from warpsmith.author.builtin.kernels.contraction_layout import Layout
 from warpsmith.author.builtin.kernels.contraction_mma import Mma
 from warpsmith.author.builtin.kernels.contraction_warps import (
@@ -102,14 +102,7 @@ class _Wgmma(Mma):
         n, right = self.warps.n, self.right
         cell = "[column][chunk * 4 + e]" if right.tile.staging.transposed else "[chunk * 4 + e][column]"
         element = f"{right.tile.staging.tile}[slot]{cell}"
-        value = {
-            "split": [
-                f"const Tf32 parts = split_tf32({element});",
-                "large.at[e] = parts.large, small.at[e] = parts.small;",
-            ],
-            "round": [f"large.at[e] = round_tf32({element});"],
-            "as it is": [f"large.at[e] = __float_as_uint({element});"],
-        }[right.treatment]
+        value = treated(right.treatment, element, "large.at[e]", "small.at[e]")
         both = right.treatment == "split"
         body = [
             "const int i = item * THREADS + threadIdx.x;",
