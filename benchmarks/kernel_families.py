@@ -25,7 +25,9 @@ from results_file import Results, begin, card
 
 from warpsmith.author.builtin import Recipe, compile_graph
 from warpsmith.device.choose import Choice
+from warpsmith.errors import WarpsmithError
 from warpsmith.judge.baseline import Baselines
+from warpsmith.pipeline import most_workers
 from warpsmith.records import Candidate, GpuSpec, Lineage, Task, Verdict, frozen
 from warpsmith.settings import usable_cores
 from warpsmith.task import bound
@@ -66,6 +68,7 @@ def variants(task: Task, spec: GpuSpec, most: int) -> Iterator[tuple[str, Candid
 
 def judged(task: Task, candidates: list[Candidate], workers: int, choice: Choice) -> list[Verdict]:
     """Judge all, several at once: they compile side by side, and take turns on the GPU."""
+    workers = min(workers, most_workers(task, choice.spec))
     with executing(task, workers, choice) as executor:
         found = {verdict.candidate_key: verdict for verdict, _ in anyio.run(judge_all, executor, candidates)}
     return [found[candidate.key] for candidate in candidates]
@@ -148,12 +151,17 @@ def main() -> None:
             print(f"{name}: measured already; --anew measures it again")
             continue
         with tempfile.TemporaryDirectory(prefix="warpsmith-families-") as folder:
-            results.document[name] = measured(name, options, choice, Path(folder))
-        results.save()
-        show(name, results.document[name])
+            try:
+                results.document[name] = measured(name, options, choice, Path(folder))
+            except* WarpsmithError as errors:
+                print(f"{name}: {'; '.join(map(str, errors.exceptions))}")
+            else:
+                results.save()
+                show(name, results.document[name])
     print()
     for name in chosen:
-        print(summary(name, results.document[name]))
+        if name in results.document:
+            print(summary(name, results.document[name]))
     results.finish()
 
 

@@ -57,6 +57,11 @@ _COPIES = 60
 """How many times the bytes of a task a judge on a GPU may hold: arena, pool, and references with their scatter."""
 
 
+def most_workers(task: Task, spec: GpuSpec) -> int:
+    """How many workers a GPU's memory lets hold what they judge a task by."""
+    return max(1, spec.memory_bytes // max(1, _COPIES * _moved(task)))
+
+
 def local_executor(task: Task, choice: Choice, settings: Settings, thorough: bool) -> Executor:
     """Judge in worker processes of this machine: on a GPU as many as its memory lets hold references.
 
@@ -64,8 +69,7 @@ def local_executor(task: Task, choice: Choice, settings: Settings, thorough: boo
     """
     workers = 1 if thorough else settings.workers
     if choice.measures:
-        held = _COPIES * _moved(task)
-        workers = max(1, min(workers, _MOST_ON_GPU, choice.spec.memory_bytes // max(1, held)))
+        workers = min(workers, _MOST_ON_GPU, most_workers(task, choice.spec))
     return LocalExecutor(
         task,
         choice.spec.name,
