@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from warpsmith.errors import MachineError, NothingPassed, SettingsError, UserError
+from warpsmith.records import MODES
 from warpsmith.settings import Settings, load_settings
 from warpsmith.version import own_version
 
@@ -270,13 +271,27 @@ def bench(
     seed: Annotated[int | None, typer.Option(help="Seed of every choice left to chance.")] = None,
     workers: Annotated[int | None, typer.Option(help="Judging processes.")] = None,
     max_candidates: Annotated[int | None, typer.Option(help="Most candidates to judge for each task.")] = None,
-    grace: Annotated[float, typer.Option(min=0.0, help="Seconds a task may take beyond its budget.")] = 600.0,
+    at_once: Annotated[
+        int, typer.Option(min=1, help="Tasks under way at the same time; several GPUs are handed out in turn.")
+    ] = 1,
+    grace: Annotated[
+        float, typer.Option(min=0.0, help="Seconds a task may take beyond its budget, times the tasks at once.")
+    ] = 600.0,
     task_memory: Annotated[
-        float | None, typer.Option(min=1.0, help="GB of main memory for one task; by default 4/5 of what there is.")
+        float | None,
+        typer.Option(
+            min=1.0, help="GB of main memory for one task; by default 4/5 of what there is, over tasks at once."
+        ),
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed by fault of the machine.")] = False,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Compare with PyTorch in this mode ({', '.join(MODES)}), on a GPU; may be repeated; all by default."
+        ),
+    ] = None,
     compare: Annotated[
-        bool, typer.Option("--compare/--no-compare", help="Measure eager and compiled PyTorch as well, on a GPU.")
+        bool, typer.Option("--compare/--no-compare", help="Whether to compare with PyTorch at all.")
     ] = True,
 ) -> int:
     """Run a suite of tasks and report on all of them."""
@@ -289,10 +304,26 @@ def bench(
         workers=workers,
         max_candidates=max_candidates,
     )
-    from warpsmith.bench import Options, default_memory, discover, render_scores, run_bench, watcher_for, write_bench
+    from warpsmith.bench import (
+        Options,
+        default_memory,
+        discover,
+        modes_named,
+        render_scores,
+        run_bench,
+        watcher_for,
+        write_bench,
+    )
 
-    memory = default_memory() if task_memory is None else int(task_memory * 1e9)
-    options = Options(grace=grace, memory=memory, retry=retry, compare=compare, command=tuple(sys.argv))
+    memory = default_memory() // at_once if task_memory is None else int(task_memory * 1e9)
+    options = Options(
+        grace=grace,
+        memory=memory,
+        retry=retry,
+        baselines=modes_named(baseline) if compare else (),
+        command=tuple(sys.argv),
+        at_once=at_once,
+    )
     console = Console()
     entries = discover(suite, level, select)
     finished = run_bench(suite, entries, out, settings, watcher_for(console), options)

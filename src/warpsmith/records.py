@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 if TYPE_CHECKING:
     import torch
@@ -634,6 +634,10 @@ class Timing:
             raise ValueError(f"not a timing: median {self.median}, interval {self.interval}")
 
 
+Mode = Literal["eager", "compile", "max-autotune"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
 @dataclass(frozen=True, slots=True)
 class Baseline:
     """The task's own module, timed in one way: `eager`, `compile` or `max-autotune`, called or as a CUDA graph.
@@ -641,7 +645,7 @@ class Baseline:
     Where the module cannot be run that way there is no timing, and `problem` says why.
     """
 
-    mode: Literal["eager", "compile", "max-autotune"]
+    mode: Mode
     graph: bool
     timing: Timing | None
     problem: str = ""

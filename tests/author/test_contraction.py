@@ -164,7 +164,7 @@ HEEDED = {
     "mma": ("warps", "depth", "vec"),
     "wgmma": ("groups", "depth", "vec"),
     "tiled": ("tile", "stages", "depth", "vec"),
-    "direct": ("per_thread", "vec"),
+    "direct": ("per_thread", "vec", "depth"),
     "dot": ("per_thread", "team", "depth", "vec"),
 }
 
@@ -193,6 +193,7 @@ def test_every_choice_of_a_gene_is_another_program_and_right(
         ("wgmma", {"depth": "split", "groups": "64x32"}),
         ("tiled", {"depth": "split", "stages": 2, "tile": "32x32/2x4"}),
         ("direct", {}),
+        ("direct", {"depth": "split", "vec": 4}),
         ("dot", {"depth": "split", "team": "block", "per_thread": 4}),
     ],
 )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from warpsmith import wire
 
@@ -37,6 +38,31 @@ def stop_politely(*_: object) -> None:
     os._exit(0)
 
 
+def seen(order: dict[str, Any]) -> str:
+    """What the process was given, as JSON text."""
+    names = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "OMP_NUM_THREADS")
+    given = {name: os.environ[name] for name in names if name in os.environ}
+    return json.dumps({**given, "workers": json.loads(order["settings"])["workers"]})
+
+
+def wait_for(count: int, folder: Path, pattern: str) -> None:
+    """Wait until so many files are there."""
+    while len(list(folder.glob(pattern))) < count:
+        time.sleep(0.01)
+
+
+def write_to_archive(path: str, first: int) -> None:
+    """Add candidates with verdicts, as a search does."""
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from tests.archive.writer import write_candidates
+
+    class Deaf:
+        def send(self, text: str) -> None:
+            pass
+
+    write_candidates(Path(path), first, 30, Deaf())  # type: ignore[arg-type]
+
+
 def main() -> None:
     message, _ = wire.receive(READS)
     order = json.loads(message["order"])
@@ -44,6 +70,7 @@ def main() -> None:
     Path(order["results"]).parent.mkdir(parents=True, exist_ok=True)
     with (Path(order["results"]).parent / "started.txt").open("a") as file:
         file.write(f"{order['name']}\n")
+    Path(order["results"]).with_suffix(".here").touch()
     wire.send(WRITES, {"note": "working"})
     if what == "crash":
         print("some lines before\nthe reason is printed here", flush=True)
@@ -58,6 +85,15 @@ def main() -> None:
         signal.signal(signal.SIGINT, stop_politely)
         wire.send(WRITES, {"note": "ready to be stopped"})
         time.sleep(600)
+    elif what.startswith("meet"):  # comes to an end only once so many tasks have begun
+        wait_for(int(what[4:]), Path(order["results"]).parent, "*.here")
+        wire.send(WRITES, {**row(marks=[seen(order)]), "last": True})
+    elif what == "tell":
+        wire.send(WRITES, {**row(marks=[seen(order)]), "last": True})
+    elif what == "archive":
+        wait_for(3, Path(order["results"]).parent, "*.here")
+        write_to_archive(json.loads(order["settings"])["archive"], 20 * order["number"])
+        wire.send(WRITES, {**row(), "last": True})
     elif what == "orphan":
         # In a session of its own, as the compiler and the runner are.
         left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)

@@ -31,8 +31,8 @@ class Recorder(PlainWatcher):
         super().__init__(Console(file=self.text, width=200))
         self.interrupts = interrupts
 
-    def note(self, text: str) -> None:
-        super().note(text)
+    def note(self, name: str, text: str) -> None:
+        super().note(name, text)
         if self.interrupts and (text == "ready to be stopped" or "again ends the run" in text):
             self.interrupts -= 1
             threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -134,9 +134,9 @@ class Hurried(Recorder):
         super().__init__()
         self.clock = clock
 
-    def note(self, text: str) -> None:
-        super().note(text)
-        if text == "ready to be stopped" or (text == "stopping" and self.current == "2_hang"):
+    def note(self, name: str, text: str) -> None:
+        super().note(name, text)
+        if text == "ready to be stopped" or (text == "stopping" and name == "2_hang"):
             self.clock.ahead += 100.0
 
 
@@ -160,10 +160,10 @@ def alive(pid: int) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found through /proc")
 def test_what_a_crashed_task_started_does_not_outlive_it(tmp_path: Path) -> None:
     class Watching(Recorder):
-        def note(self, text: str) -> None:
-            if text == "started one" and self.said == text:
+        def note(self, name: str, text: str) -> None:
+            if text == "started one" and self.under_way[name].said == text:
                 (tmp_path / "run" / "results" / "1_orphan.seen").touch()
-            super().note(text)
+            super().note(name, text)
 
     bench = run(tmp_path, "orphan", watcher=Watching())
     assert outcomes(bench) == {"orphan": "crashed"}
@@ -197,8 +197,8 @@ def test_ctrl_c_ends_one_task_and_what_it_found_counts(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("interruptible")
 def test_a_second_ctrl_c_ends_the_run_which_then_goes_on(tmp_path: Path) -> None:
     class Impatient(Recorder):
-        def note(self, text: str) -> None:
-            Watcher.note(self, text)
+        def note(self, name: str, text: str) -> None:
+            Watcher.note(self, name, text)
             if text == "ready to be stopped":
                 threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
             elif "again ends the run" in text:
@@ -221,7 +221,7 @@ def test_the_live_panel_shows_the_task_under_way(tmp_path: Path) -> None:
     watcher = LiveWatcher(Console(file=text, force_terminal=True, width=120))
     run(tmp_path, "good", "wrong", watcher=watcher)
     watcher.start("3_more")
-    watcher.note("evolve: 12 judged")
+    watcher.note("3_more", "evolve: 12 judged")
     watcher.console.print(watcher.panel())
     for part in ("2 of 2", "1 passed", "1 wrong", "3_more", "evolve: 12 judged", "wrong, in a sentence"):
         assert part in text.getvalue()

@@ -14,12 +14,13 @@ from tests.bench.stories import MACHINE, compared
 from tests.samples import BOUND, DROPPING, TASK, candidate, failed, passed
 from warpsmith import wire
 from warpsmith.bench import Options, PlainWatcher, discover, run_bench, work
+from warpsmith.bench.compare import modes_named
 from warpsmith.bench.order import Order, decode_order, encode_order
 from warpsmith.bench.row import NOT_COMPARED, Row, decode_row
 from warpsmith.errors import MachineError, NothingPassed, SettingsError, TaskError, UnsupportedOperator
 from warpsmith.evolve import CandidateJudged, CandidateLost, Observer, TaskLoaded
 from warpsmith.optimize import Result
-from warpsmith.records import Baseline, Call, Judged, Launch, Plan, Program, Timing, View
+from warpsmith.records import Baseline, Call, Judged, Launch, Mode, Plan, Program, Timing, View
 from warpsmith.settings import Settings, load_settings
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -93,13 +94,32 @@ def test_every_failure_is_a_row(
     assert said in row.message
 
 
+def test_only_the_modes_that_were_asked_for_are_measured(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
+    asked: list[object] = []
+
+    def compare(found: Result, settings: Settings, modes: tuple[Mode, ...]) -> object:
+        asked.append(modes)
+        return (), (compared("eager", 2.0),)
+
+    chosen = decode_order(encode_order(replace(order, baselines=("eager",))))
+    done(monkeypatch, chosen, result("measured"), compare=compare)
+    assert asked == [("eager",)]
+
+
+def test_modes_are_named_as_pytorch_has_them() -> None:
+    assert modes_named(None) == modes_named([]) == ("eager", "compile", "max-autotune")
+    assert modes_named(["compile", "eager"]) == ("eager", "compile")
+    with pytest.raises(SettingsError, match="no mode egaer"):
+        modes_named(["egaer"])
+
+
 def test_baselines_are_left_alone_where_no_comparison_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, order: Order
 ) -> None:
-    def compare(found: Result, settings: Settings) -> NoReturn:
+    def compare(found: Result, settings: Settings, modes: tuple[Mode, ...]) -> NoReturn:
         raise AssertionError("a baseline was measured")
 
-    row, _ = done(monkeypatch, replace(order, compare=False), result("measured"), compare=compare)
+    row, _ = done(monkeypatch, replace(order, baselines=()), result("measured"), compare=compare)
     assert row.passed and not row.baselines and NOT_COMPARED in row.marks
 
 
@@ -140,7 +160,10 @@ def test_the_comparison_of_a_measured_program(monkeypatch: pytest.MonkeyPatch, o
     timing = Timing((4e-6,), 4e-6, (3e-6, 5e-6), "measured", "H200")
     baselines = (Baseline("eager", False, timing), Baseline("compile", True, None, "no graph"))
     row, told = done(
-        monkeypatch, order, result("measured"), compare=lambda found, settings: (baselines, (compared("eager", 2.0),))
+        monkeypatch,
+        order,
+        result("measured"),
+        compare=lambda found, settings, modes: (baselines, (compared("eager", 2.0),)),
     )
     best = row.against("best")
     assert best is not None and best.ratio == 2.0
@@ -157,7 +180,7 @@ def test_the_comparison_of_a_measured_program(monkeypatch: pytest.MonkeyPatch, o
 def test_a_comparison_that_fails_does_not_cost_what_was_found(
     monkeypatch: pytest.MonkeyPatch, order: Order, error: BaseException
 ) -> None:
-    def compare(found: Result, settings: object) -> object:
+    def compare(found: Result, settings: object, modes: object) -> object:
         raise error
 
     row, _ = done(monkeypatch, order, result("measured"), compare=compare)

@@ -16,13 +16,13 @@ from torch import nn
 
 from tests.samples import TASK
 from warpsmith.errors import MachineError, SettingsError, TaskError
-from warpsmith.judge.baseline import MODES, BaselineCache, BaselineKey, Baselines
-from warpsmith.judge.baseline.baselines import NAMES
+from warpsmith.judge.baseline import BaselineCache, BaselineKey, Baselines
+from warpsmith.judge.baseline.baselines import names_of
 from warpsmith.judge.baseline.forms import Flush, Plain, calls_of
 from warpsmith.judge.baseline.parcel import read_parcel, write_parcel
 from warpsmith.judge.baseline.process import Bench, sentence
 from warpsmith.judge.baseline.workload import Set, make_sets, open_source, sets_for
-from warpsmith.records import Baseline, GpuState, Task, Timing
+from warpsmith.records import MODES, Baseline, GpuState, Task, Timing
 from warpsmith.task import load_task, task_from_module
 from warpsmith.task.usercode import Blame
 
@@ -410,7 +410,7 @@ class TestProcess:
                 "measure",
                 lambda mode, graph, series: tried.append((mode, graph)) or Baseline(mode, graph, None, "no"),
             )
-            assert [each.name for each in found.all()] == list(NAMES)
+            assert [each.name for each in found.all()] == list(names_of(MODES))
             assert tried == [(mode, False) for mode in MODES], "a mode that cannot be called is not tried as a graph"
 
 
@@ -435,7 +435,7 @@ SIX = (
     Baseline("max-autotune", False, None, "torch.compile raised InductorError: no"),
     Baseline("max-autotune", True, None, "torch.compile raised InductorError: no"),
 )
-KEY = BaselineKey(TASK.key, "NVIDIA H200", "580.65", "2.11.0", "13.0", NAMES, 1 << 28)
+KEY = BaselineKey(TASK.key, "NVIDIA H200", "580.65", "2.11.0", "13.0", names_of(MODES), 1 << 28)
 
 
 class TestChoice:

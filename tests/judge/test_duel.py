@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +13,10 @@ import pytest
 from tests.judge.kernels import SOFTMAX, candidate_of, task_of
 from warpsmith.device.catalog import gpu
 from warpsmith.judge import duel as duelling
-from warpsmith.judge.baseline import MODES, BaselineKey, Baselines
-from warpsmith.judge.baseline.baselines import NAMES
+from warpsmith.judge.baseline import BaselineKey, Baselines
+from warpsmith.judge.baseline.baselines import names_of
 from warpsmith.judge.duel import BLOCKS, duel
-from warpsmith.records import Baseline, Timing
+from warpsmith.records import MODES, Baseline, Mode, Timing
 
 SECONDS = {"eager": 8e-6, "eager graph": 5e-6, "compile": 6e-6, "compile graph": 3e-6, "max-autotune": 7e-6}
 
@@ -27,8 +27,9 @@ class Others:
     log: ClassVar[list[str]] = []
     measured: ClassVar[list[str]] = []
 
-    def __init__(self, *_: object, **__: object) -> None:
-        self.key = BaselineKey("task", "GPU", "driver", "torch", "cuda", NAMES, 1)
+    def __init__(self, *_: object, modes: Sequence[Mode] = MODES, **__: object) -> None:
+        self.modes = modes
+        self.key = BaselineKey("task", "GPU", "driver", "torch", "cuda", names_of(modes), 1)
 
     def __enter__(self) -> Others:
         return self
@@ -45,7 +46,7 @@ class Others:
         return Baseline(mode, graph, Timing((seconds,), seconds, (seconds, seconds), "measured", "GPU"))  # type: ignore[arg-type]
 
     def all(self) -> tuple[Baseline, ...]:
-        return tuple(self.measure(mode, graph) for mode in MODES for graph in (False, True))
+        return tuple(self.measure(mode, graph) for mode in self.modes for graph in (False, True))
 
     best = staticmethod(Baselines.best)
 
@@ -81,8 +82,8 @@ def _others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duelling, "Baselines", Others)
 
 
-def fight(cache: Path | None = None) -> duelling.Duel:
-    return duel(Judging(), candidate_of(SOFTMAX), seconds=1.0, cache=cache)  # type: ignore[arg-type]
+def fight(cache: Path | None = None, modes: Sequence[Mode] = MODES) -> duelling.Duel:
+    return duel(Judging(), candidate_of(SOFTMAX), seconds=1.0, cache=cache, modes=modes)  # type: ignore[arg-type]
 
 
 def test_it_is_compared_with_eager_the_best_compiled_and_the_best_of_all() -> None:
@@ -110,3 +111,12 @@ def test_the_cache_says_whom_to_fight_but_a_comparison_measures_anew(tmp_path: P
     assert len(Others.measured) == 6, "known baselines are not timed again"
     assert again.baselines == first.baselines
     assert Others.log.count("compile graph") == BLOCKS * duelling.SERIES_IN_BLOCK
+
+
+def test_where_some_modes_are_chosen_the_others_are_neither_timed_nor_taken_from_the_cache(tmp_path: Path) -> None:
+    fight(tmp_path)
+    Others.measured.clear()
+    found = fight(tmp_path, ("eager",))
+    assert Others.measured == ["eager", "eager graph"]
+    assert dict(found.roles) == {"eager": "eager", "best": "eager graph"}
+    assert [each.name for each in found.baselines] == ["eager", "eager graph"]

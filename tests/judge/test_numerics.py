@@ -175,6 +175,25 @@ def test_nan_and_infinity_must_stand_where_the_answer_has_them() -> None:
     assert judged(reference, torch.where(due.isinf(), -3e38, due)).reason == "wrong_value"
 
 
+@pytest.mark.parametrize(
+    ("factor", "value", "reason"),
+    [
+        (1.00024, float("inf"), None),  # 65519.72 rounds to 65504, and 65520 would round to infinity
+        (1.00024, 65504.0, None),
+        (1.00024, -float("inf"), "unexpected_infinity"),
+        (1.0003, 65504.0, None),  # 65523.65 rounds to infinity
+        (0.9, float("inf"), "unexpected_infinity"),
+        (2.0, 65504.0, "wrong_value"),
+    ],
+)
+def test_next_to_the_largest_number_a_rounding_error_may_end_in_infinity(
+    factor: float, value: float, reason: str | None
+) -> None:
+    task = task_of(lambda x: (x.float() * factor).half(), 8, dtype=torch.float16)
+    reference = refer(task, "normal", 3, {"x": torch.full((8,), 65504.0, dtype=torch.float16)})
+    assert judged(reference, torch.full((8,), value, dtype=torch.float16)).reason == reason
+
+
 def test_overflow_that_pytorch_has_too_is_right_either_way() -> None:
     """(x * 1e30)^2 / 1e38 overflows on the way in float32 only."""
     task = task_of(lambda x: (x * 1e30) * (x * 1e30) / 1e38, 64)

@@ -1,5 +1,6 @@
-"""Benchmarks: a suite of tasks run one after the other, kept in a folder, and reported."""
+"""Benchmarks: a suite of tasks run one after the other or several at once, kept in a folder, and reported."""
 
+from warpsmith.bench.compare import modes_named
 from warpsmith.bench.contrast import Contrast, Pair, compare_benches
 from warpsmith.bench.display import LiveWatcher, PlainWatcher, Watcher, watcher_for
 from warpsmith.bench.entries import Entry, discover
@@ -33,6 +34,7 @@ __all__ = [
     "default_memory",
     "discover",
     "load_bench",
+    "modes_named",
     "regime",
     "render_bench",
     "render_contrast",

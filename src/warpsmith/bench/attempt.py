@@ -9,11 +9,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from warpsmith import wire
+from warpsmith.bench.interrupts import Interrupts, Wish
 from warpsmith.bench.order import Order, empty_row, encode_order, now
 from warpsmith.bench.row import NOT_COMPARED, Row, decode_row
 from warpsmith.bench.tree import Tree
@@ -40,15 +41,22 @@ class Limits:
 
 
 def attempt(
-    order: Order, device: str, limits: Limits, tell: Callable[[str], None], worker: Sequence[str] = WORKER
+    order: Order,
+    device: str,
+    limits: Limits,
+    tell: Callable[[str], None],
+    interrupts: Interrupts,
+    worker: Sequence[str] = WORKER,
+    environment: Mapping[str, str] | None = None,
 ) -> Row | None:
-    """Do an order and return its row; None where the user ended it before anything passed.
+    """Do an order and return its row; None where the user ended it before anything passed, or the run is over.
 
     When its time is over the process is told to stop, answers with what it found, and is killed where it does not. The
-    first Ctrl-C does the same; a second one raises KeyboardInterrupt. In any case nothing of it is left running.
+    same where `interrupts` wishes it to stop; once the run is over it is killed at once. In any case nothing of it is
+    left running. `environment` is added to that of the process.
     """
-    with Child(worker) as child:
-        watch = _Attempt(order, device, limits, tell, child)
+    with interrupts.task() as wish, Child(worker, extra=environment) as child:
+        watch = _Attempt(order, device, limits, tell, child, interrupts, wish)
         try:
             return watch.outcome()
         finally:
@@ -58,8 +66,18 @@ def attempt(
 class _Attempt:
     """A process that is being waited for."""
 
-    def __init__(self, order: Order, device: str, limits: Limits, tell: Callable[[str], None], child: Child) -> None:
+    def __init__(
+        self,
+        order: Order,
+        device: str,
+        limits: Limits,
+        tell: Callable[[str], None],
+        child: Child,
+        interrupts: Interrupts,
+        wish: Wish,
+    ) -> None:
         self._order, self._device, self._limits, self._tell, self._child = order, device, limits, tell, child
+        self._interrupts, self._wish = interrupts, wish
         self._began = time.monotonic()
         self._deadline = self._began + limits.seconds
         self._reason: Reason | None = None
@@ -76,16 +94,13 @@ class _Attempt:
 
     def outcome(self) -> Row | None:
         """Wait for the end, whatever it is."""
-        while True:
-            try:
-                problem = self._step()
-            except KeyboardInterrupt:
-                if self._reason == "user":
-                    raise
+        while not self._interrupts.over:
+            if self._wish.stop and self._reason != "user":
                 self._stop("user")
-                continue
+            problem = self._step()
             if problem is not None:
                 return self._finished(problem)
+        return None
 
     def end(self) -> None:
         """Kill everything that is left. One that has said its last word may tidy up first."""
@@ -127,7 +142,7 @@ class _Attempt:
         """Ask for what was found so far."""
         self._reason = reason
         self._deadline = time.monotonic() + self._limits.wind_down
-        self._tell("stopping" if reason == "time" else "stopping this task; Ctrl-C again ends the run")
+        self._tell("stopping" if reason == "time" else "stopping; Ctrl-C again ends the run")
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._child.pid, signal.SIGINT)
 

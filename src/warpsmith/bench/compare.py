@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from warpsmith.device.choose import choose
+from warpsmith.errors import SettingsError
 from warpsmith.judge import Judge
 from warpsmith.judge.duel import duel
 from warpsmith.optimize import Result
 from warpsmith.program import Builder
-from warpsmith.records import Baseline, Comparison
+from warpsmith.records import MODES, Baseline, Comparison, Mode
 from warpsmith.settings import Settings
 
 COMPILATION_SECONDS = 240.0
 """For each baseline: `torch.compile` with max-autotune takes minutes on a network."""
 
 
-def against_module(result: Result, settings: Settings) -> tuple[tuple[Baseline, ...], tuple[Comparison, ...]]:
-    """Time all baselines, and compare with eager, the best compiled form and the best of all; nothing for an estimate.
+def modes_named(names: Sequence[str] | None) -> tuple[Mode, ...]:
+    """Return the modes of PyTorch that are named, all where none is. Raises SettingsError for one that there is not."""
+    unknown = sorted(set(names or ()) - set(MODES))
+    if unknown:
+        raise SettingsError(f"PyTorch has no mode {', '.join(unknown)}: choose of {', '.join(MODES)}")
+    return tuple(mode for mode in MODES if mode in (names or MODES))
+
+
+def against_module(
+    result: Result, settings: Settings, modes: tuple[Mode, ...]
+) -> tuple[tuple[Baseline, ...], tuple[Comparison, ...]]:
+    """Time baselines in the given modes, and compare with eager, the best compiled form and the best of them all.
+
+    There is nothing to compare for an estimate.
 
     Comparisons are named after their baseline. Raises MachineError where the GPU fails.
     """
@@ -26,7 +41,8 @@ def against_module(result: Result, settings: Settings) -> tuple[tuple[Baseline, 
         device = choose(settings.device).device(builder)
         try:
             judge = Judge(result.task, device, builder, seed=settings.seed)
-            found = duel(judge, result.best.candidate, seconds=COMPILATION_SECONDS, cache=settings.cache / "baselines")
+            cache = settings.cache / "baselines"
+            found = duel(judge, result.best.candidate, seconds=COMPILATION_SECONDS, cache=cache, modes=modes)
         finally:
             device.close()
     return found.baselines, found.comparisons

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -23,62 +24,86 @@ _LINE = 160
 _MESSAGE = 300
 
 
+@dataclass(slots=True)
+class UnderWay:
+    """A task that is being done: since when, by the clock that only goes forward, and what it said last."""
+
+    name: str
+    started: float
+    said: str = ""
+
+    @property
+    def age(self) -> float:
+        """Seconds since its start."""
+        return time.monotonic() - self.started
+
+
 class Watcher:
-    """Is told what happens in a run, and keeps count. This one shows nothing. Use with `with`."""
+    """Is told what happens in a run, by one thread at a time, and keeps count. This one shows nothing. Use with `with`.
+
+    `under_way` has the tasks that are being done by name, in the order in which they began.
+    """
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.total = 0
-        self.known = 0
+        self.at_once = 1
         self.rows: list[Row] = []
-        self.current = ""
-        self.said = ""
-        self.began = self.started = time.monotonic()
+        self.under_way: dict[str, UnderWay] = {}
+        self._waiting = 0
+        self._took: list[float] = []
 
     def __enter__(self) -> Self:
-        self.began = time.monotonic()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Nothing to give back."""
 
-    def begin(self, total: int, known: Sequence[Row]) -> None:
-        """There are `total` tasks, of which `known` were done by an earlier call."""
-        self.total, self.known, self.rows = total, len(known), list(known)
+    def begin(self, total: int, known: Sequence[Row], at_once: int = 1) -> None:
+        """There are `total` tasks, of which `known` were done by an earlier call; `at_once` are under way together."""
+        self.total, self.at_once, self.rows = total, at_once, list(known)
+        self._waiting = total - len(known)
 
     def start(self, name: str) -> None:
         """A task begins."""
-        self.current, self.said, self.started = name, "", time.monotonic()
+        self._waiting -= 1
+        self.under_way[name] = UnderWay(name, time.monotonic())
 
-    def note(self, text: str) -> None:
-        """The task under way says how it goes."""
-        self.said = text
+    def note(self, name: str, text: str) -> None:
+        """A task under way says how it goes."""
+        self.under_way[name].said = text
 
     def finish(self, row: Row) -> None:
         """A task has come to an end."""
+        self._took.append(self.under_way.pop(row.name).age)
         self.rows.append(row)
-        self.current = ""
 
     def skip(self, name: str) -> None:
         """The user ended a task before anything passed; it has no row."""
-        self.current = ""
+        del self.under_way[name]
 
     @property
     def remaining(self) -> float | None:
-        """Seconds that the tasks still to do take, if they take as long as those done in this call; None before."""
-        done = len(self.rows) - self.known
-        waiting = self.total - len(self.rows)
-        return (time.monotonic() - self.began) / done * waiting if done else None
+        """Seconds until the last task ends, if each takes as long as those done in this call on average; None before.
+
+        Both what all lanes have to do together and what the longest task needs alone have to be waited for.
+        """
+        if not self._took:
+            return None
+        usual = sum(self._took) / len(self._took)
+        left = [max(0.0, usual - task.age) for task in tuple(self.under_way.values())]
+        return max((sum(left) + usual * self._waiting) / self.at_once, usual if self._waiting else 0.0, *left, 0.0)
 
 
 class PlainWatcher(Watcher):
     """One line for each task that came to an end, for logs and pipes."""
 
-    def begin(self, total: int, known: Sequence[Row]) -> None:
+    def begin(self, total: int, known: Sequence[Row], at_once: int = 1) -> None:
         """Say how much there is to do."""
-        super().begin(total, known)
+        super().begin(total, known, at_once)
         done = f", {len(known)} of them done already" if known else ""
-        self._print(f"{total} tasks{done}")
+        together = f", {at_once} at once" if at_once > 1 else ""
+        self._print(f"{total} tasks{done}{together}")
 
     def finish(self, row: Row) -> None:
         """Say what came of a task."""
@@ -117,12 +142,12 @@ class LiveWatcher(Watcher):
         grid.add_column()
         grid.add_row("tasks", self._bar())
         grid.add_row("ended", _counts(self.rows))
-        if self.current:
-            waited = clock(time.monotonic() - self.started)
-            grid.add_row("now", Text(f"{self.current}  {waited}  {self.said}"))
+        for number, task in enumerate(tuple(self.under_way.values())):
+            line = f"{task.name}  {clock(task.age)}  {task.said}"
+            grid.add_row("" if number else "now", Text(line, no_wrap=True, overflow="ellipsis"))
         for row in self.rows[-_LAST:]:
             grid.add_row("", Text(f"{row.name}: {describe(row)}"[:_LINE], style="" if row.passed else "yellow"))
-        hint = Text("Ctrl-C ends this task, twice the run", style="dim")
+        hint = Text(f"Ctrl-C ends {'this task' if self.at_once == 1 else 'these tasks'}, twice the run", style="dim")
         return Group(Text("warpsmith bench", style="bold"), grid, hint)
 
     def _bar(self) -> RenderableType:

@@ -1,7 +1,7 @@
 """The folder of a run: `run.json` says what was run, `rows.jsonl` has a line for each task that came to an end.
 
-A line is written in one piece and is on the disk before the next task starts. A run that was killed can leave a torn
-last line, and nothing worse: that line is taken away when the run goes on, and its task is run again.
+A line is written in one piece and is on the disk before another task takes the place of its own. A run that was killed
+can leave a torn last line, and nothing worse: that line is taken away when the run goes on, and its task is run again.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def load_bench(folder: str | Path) -> Bench:
 
 
 class BenchFolder:
-    """The folder of a run that is going on. One process at a time; use as a context manager.
+    """The folder of a run that is going on. One process and thread at a time; use as a context manager.
 
     Opening it takes away a torn last line. Where it holds a run with other settings, on another machine or at another
     size regime, SettingsError says so: the rows of two runs do not belong into one table. SettingsError too where

@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 
 from warpsmith.archive.codec import decode, encode
 from warpsmith.bench.row import MESSAGE, Row, Status
+from warpsmith.records import MODES, Mode
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """One task to do. `settings` is JSON text, `results` a folder for kernel and report, `memory` bytes.
 
-    `compare` says whether the best program is measured against the baselines.
+    `baselines` are the modes of the baselines that the best program is measured against.
     """
 
     name: str
@@ -25,7 +26,7 @@ class Order:
     level: int | None
     number: int | None
     memory: int | None
-    compare: bool = True
+    baselines: tuple[Mode, ...] = MODES
 
 
 def encode_order(order: Order) -> str:

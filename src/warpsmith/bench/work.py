@@ -27,10 +27,10 @@ from warpsmith.evolve import CandidateJudged, Event
 from warpsmith.explore import Tally
 from warpsmith.explore.words import duration
 from warpsmith.optimize import Result, optimize
-from warpsmith.records import Baseline, Comparison, Program
+from warpsmith.records import Baseline, Comparison, Mode, Program
 from warpsmith.settings import Settings
 
-Compare = Callable[[Result, Settings], tuple[tuple[Baseline, ...], tuple[Comparison, ...]]]
+Compare = Callable[[Result, Settings, tuple[Mode, ...]], tuple[tuple[Baseline, ...], tuple[Comparison, ...]]]
 Examine = Callable[[Result], tuple[str, ...]]
 Tell = Callable[[wire.Message], None]
 
@@ -43,7 +43,9 @@ _EXAMINED_BYTES = 1 << 26
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "MemoryError")
 
 
-def no_comparison(result: Result, settings: Settings) -> tuple[tuple[Baseline, ...], tuple[Comparison, ...]]:
+def no_comparison(
+    result: Result, settings: Settings, modes: tuple[Mode, ...]
+) -> tuple[tuple[Baseline, ...], tuple[Comparison, ...]]:
     """Compare with nothing: against an estimate there is nothing to measure, or it was not asked for."""
     return (), ()
 
@@ -131,7 +133,7 @@ def _completed(
         tell({"note": "examining the task"})
         row = replace(row, marks=(*row.marks, *examine(result)))
         tell({"note": "comparing with the baselines"})
-        baselines, comparisons = (compare if order.compare else no_comparison)(result, settings)
+        baselines, comparisons = (compare if order.baselines else no_comparison)(result, settings, order.baselines)
         row = replace(row, baselines=baseline_times(baselines), comparisons=comparisons)
     except (MachineError, UserError) as error:
         row = replace(row, message=short(f"passed, but {type(error).__name__}: {error}"))

@@ -1,6 +1,6 @@
 """A candidate against the task's own module, on the same GPU in the same minutes.
 
-The six baselines are timed first, alone. Then candidate and baseline alternate in blocks (A B B A), each a few cold
+The baselines are timed first, alone. Then candidate and baseline alternate in blocks (A B B A), each a few cold
 series on rotating inputs of their own; a comparison is the median of the blocks' ratios, with an interval, beside how
 far the baseline strays from itself. The candidate's calls are verified here too. Each process waits for its GPU work
 before the other begins, and the lock of the GPU is held throughout.
@@ -17,7 +17,7 @@ from warpsmith.judge.baseline import BaselineCache, Baselines
 from warpsmith.judge.judge import Judge
 from warpsmith.judge.statistics import compare
 from warpsmith.judge.timing import Stopwatch
-from warpsmith.records import Baseline, Candidate, Comparison
+from warpsmith.records import MODES, Baseline, Candidate, Comparison, Mode
 
 BLOCKS = 8
 SERIES_IN_BLOCK = 3
@@ -36,8 +36,10 @@ class Duel:
     roles: tuple[tuple[str, str], ...]
 
 
-def duel(judge: Judge, candidate: Candidate, *, seconds: float, cache: Path | None = None) -> Duel:
-    """Time baselines and compare. `seconds` limits the preparation of each baseline, compilation included.
+def duel(
+    judge: Judge, candidate: Candidate, *, seconds: float, cache: Path | None = None, modes: Sequence[Mode] = MODES
+) -> Duel:
+    """Time baselines in the given modes and compare. `seconds` limits the preparation of each, compilation included.
 
     With `cache`, baselines are kept there by task, device and versions, and need not all be timed again to know which
     of them matter; a comparison always measures anew. Raises MachineError where the GPU fails, or the candidate, which
@@ -46,7 +48,9 @@ def duel(judge: Judge, candidate: Candidate, *, seconds: float, cache: Path | No
     device = judge.gpu
     with (
         device.exclusive(),
-        Baselines(judge.task, device.where, rotate_bytes=L2_MULTIPLE * device.spec.l2_bytes, seconds=seconds) as others,
+        Baselines(
+            judge.task, device.where, rotate_bytes=L2_MULTIPLE * device.spec.l2_bytes, seconds=seconds, modes=modes
+        ) as others,
     ):
         baselines = _measured(others, cache)
         roles = _roles(baselines)

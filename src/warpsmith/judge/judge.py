@@ -18,14 +18,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import cast
-
-import torch
 
 from warpsmith.device.cuda.device import CudaDevice
 from warpsmith.device.protocol import Device, EstimatingDevice
 from warpsmith.errors import MachineError, ProgramError
 from warpsmith.judge import probes
+from warpsmith.judge.crowd import with_patience
 from warpsmith.judge.library import estimated_share, library_profile
 from warpsmith.judge.native import Native
 from warpsmith.judge.profile import profile
@@ -37,7 +37,7 @@ from warpsmith.program import Builder
 from warpsmith.records import Bound, BoundPlan, Candidate, Failure, Stage, Task, Verdict, digest
 from warpsmith.task import Admission, admit, bound, families_for
 
-JUDGE_VERSION = "4"
+JUDGE_VERSION = "5"
 NOMINAL = "nominal"
 _BUDGET_FLOOR = 50_000_000
 _BUDGET_PER_OPERATION = 256
@@ -115,15 +115,13 @@ class Judge:
         return self._admission
 
     def judge(self, candidate: Candidate) -> Verdict:
-        """Put a candidate through all stages. Raises `MachineError` where the machine fails, never because of it."""
-        try:
+        """Put a candidate through all stages. Raises `MachineError` where the machine fails, never because of it.
+
+        Where the GPU's memory is full of what other processes hold, this waits for it.
+        """
+        if self._native is None:
             return self._judge(candidate)
-        except torch.OutOfMemoryError:
-            self._forget()
-        try:
-            return self._judge(candidate)
-        except torch.OutOfMemoryError as error:
-            raise MachineError(f"the references of {self.task.name} do not fit into the GPU's memory") from error
+        return with_patience(partial(self._judge, candidate), self._forget, self._native.device, self.task.name)
 
     def _forget(self) -> None:
         """Let go of all that can be computed again."""
@@ -234,7 +232,8 @@ class Judge:
 
     def _sanitize(self, trial: Trial) -> Failure | None:
         """Look for races, uninitialised reads and barriers that not all threads reach."""
-        reference, fill = self._first(), self._fill(trial, 109)
+        with self.device.exclusive():
+            reference, fill = self._first(), self._fill(trial, 109)
         if self._native is not None:
             return self._native.sanitize(trial, reference, fill)
         trial.sanitized = "simulator"
@@ -258,7 +257,9 @@ class Judge:
     def _profile(self, trial: Trial) -> Failure | None:
         """Say where the time goes, as far as anybody has counted or measured."""
         if self._native is not None and trial.timing is not None:
-            trial.profile = self._native.profile(trial, self._first(), trial.timing.median)
+            with self.device.exclusive():
+                first = self._first()
+            trial.profile = self._native.profile(trial, first, trial.timing.median)
         elif trial.timing is not None and (trial.counters or trial.plan.calls):
             calls = library_profile(trial.plan, trial.library_share, trial.timing.median)
             trial.profile = calls or profile(trial.built, trial.plan, trial.counters, self.device.spec, self._bound)

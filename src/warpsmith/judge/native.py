@@ -59,6 +59,7 @@ class Native:
     def forget(self) -> None:
         """Let go of all that can be computed again."""
         self._pool = None
+        self.device.recover()
         torch.cuda.empty_cache()
 
     # -- sanitize
@@ -71,7 +72,8 @@ class Native:
         """Have the simulator look, where the task is small enough and it knows all instructions."""
         if self._checker is None:
             return None
-        inputs = {name: value.cpu() for name, value in first.arguments.items()}
+        with self.device.exclusive():
+            inputs = {name: value.cpu() for name, value in first.arguments.items()}
         results = self._task.graph.results
         try:
             execution = self._checker.run(

@@ -12,7 +12,8 @@ accumulates some sums in float64 and then has no error at all. `factor` and `flo
 
 Differences below the smallest normal number of the dtype do not count: flushing subnormals to zero is honest.
 
-A NaN or an infinity must stand exactly where the float64 answer, rounded to the output's dtype, has the same one.
+A NaN or an infinity must stand exactly where the float64 answer has the same one. Where that is finite, an infinity
+counts as the smallest number that the output's dtype rounds to it, so that next to the largest number either is right.
 Where eager PyTorch overflows on the way and the float64 answer does not, both are right. Integers and booleans must
 be equal to the answer, or to one of the answers that rounding in front of a discontinuity leads to. All elements
 count. Predicates read `not (error <= limit)`, so that a NaN is never right.
@@ -101,19 +102,22 @@ def _errors(due: Due, got: torch.Tensor) -> torch.Tensor:
         if due.ranking is not None:
             right |= due.ranking.accepts(got, due.expected)
         return torch.where(right, 0.0, torch.inf)
-    errors = _scaled(due, due.unit, got)
+    special = ~torch.isfinite(due.expected) | torch.isnan(got)
+    same = _same_class(got, due.expected)
+    errors = torch.where(special, torch.where(same, 0.0, torch.inf), _scaled(due, due.unit, got))
     rounded = due.expected.to(got.dtype)
-    special = ~torch.isfinite(rounded)
-    same = _same_class(got, rounded)
-    errors = torch.where(special, torch.where(same, 0.0, torch.inf), errors)
-    errors = torch.where(~special & ~torch.isfinite(got), torch.inf, errors)
     overflowed = ~_same_class(due.eager, rounded) & _same_class(got, due.eager)
-    return torch.where(overflowed & (special | ~torch.isfinite(got)), 0.0, errors)
+    return torch.where(overflowed & ~(torch.isfinite(rounded) & torch.isfinite(got)), 0.0, errors)
 
 
 def _scaled(due: Due, unit: torch.Tensor, got: torch.Tensor) -> torch.Tensor:
+    kind = torch.finfo(got.dtype)
     distance = (got.double() - due.expected).abs()
-    distance = torch.where(distance <= torch.finfo(got.dtype).tiny, 0.0, distance)
+    infinite = torch.isinf(got)
+    if bool(infinite.any()):  # seldom, and the numbers below take memory
+        overflow = kind.max * ((1 - kind.eps / 4) / (1 - kind.eps / 2))
+        distance = torch.where(infinite, torch.relu(overflow - due.expected * got.sign()), distance)
+    distance = torch.where(distance <= kind.tiny, 0.0, distance)
     return torch.where(distance == 0.0, 0.0, distance / unit)
 
 

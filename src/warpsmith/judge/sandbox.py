@@ -40,7 +40,7 @@ REQUIRED = frozenset(
 
 _PACKAGE = Path(__file__).parents[1]
 _SCRIPT = Path(__file__).parent / "enter.py"
-_PASSED = ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES")
+_PASSED = ("PATH", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 _START_SECONDS = 20.0
 
 

@@ -297,7 +297,7 @@ class CudaDevice:
         self._arena, self._loaded = None, ()
 
     def recover(self) -> None:
-        """After a fault outside `run`: forget what the runner held. The next call starts a fresh one."""
+        """After a fault outside `run`, or where memory is short, let go of the arena; the next call loads anew."""
         self._forget()
 
     def _forget(self) -> None:

@@ -3,7 +3,7 @@
 Neither the judge nor a candidate shares it: it holds the user's code and whatever `torch.compile` makes of that.
 """
 
-from warpsmith.judge.baseline.baselines import MODES, Baselines, Facts, Mode
+from warpsmith.judge.baseline.baselines import Baselines, Facts
 from warpsmith.judge.baseline.cache import BaselineCache, BaselineKey
 
-__all__ = ["MODES", "BaselineCache", "BaselineKey", "Baselines", "Facts", "Mode"]
+__all__ = ["BaselineCache", "BaselineKey", "Baselines", "Facts"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
@@ -18,16 +18,17 @@ from warpsmith.errors import MachineError
 from warpsmith.judge.baseline.cache import BaselineKey
 from warpsmith.judge.baseline.parcel import write_parcel
 from warpsmith.judge.statistics import timing_of
-from warpsmith.records import Baseline, Task
+from warpsmith.records import MODES, Baseline, Mode, Task
 
-Mode = Literal["eager", "compile", "max-autotune"]
-MODES: tuple[Mode, ...] = get_args(Mode)
-NAMES = tuple(f"{mode} graph" if graph else mode for mode in MODES for graph in (False, True))
-"""All baselines, as `Baseline.name` calls them, in the order in which `Baselines.all` measures them."""
 NO_GRAPHS = "CUDA graphs need a GPU"
 _MODULE = "warpsmith.judge.baseline.process"
 _START_SECONDS = 120.0
 """To import PyTorch, build the module and draw its inputs."""
+
+
+def names_of(modes: Iterable[Mode]) -> tuple[str, ...]:
+    """Return baselines as `Baseline.name` calls them, in the order in which `Baselines.all` measures them."""
+    return tuple(f"{mode} graph" if graph else mode for mode in modes for graph in (False, True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Facts:
 
 
 class Baselines:
-    """The original module of a task on one device, in up to six forms.
+    """The original module of a task on one device, in each of the `modes` plainly and as a CUDA graph.
 
     `rotate_bytes` is what the sets of one rotation exceed together, and what is read to flush the caches: five times
     the L2. `seconds` limits each preparation (compilation and autotuning included) and each series. After any problem
@@ -50,11 +51,13 @@ class Baselines:
     when done, or use it as a context manager. Not thread-safe. Holding the GPU's lock is the caller's affair.
     """
 
-    def __init__(self, task: Task, device: str = "cuda", *, rotate_bytes: int, seconds: float) -> None:
+    def __init__(
+        self, task: Task, device: str = "cuda", *, rotate_bytes: int, seconds: float, modes: Sequence[Mode] = MODES
+    ) -> None:
         if not (rotate_bytes >= 0 and 0.0 < seconds < math.inf):
             raise ValueError(f"rotate_bytes = {rotate_bytes}, seconds = {seconds}")
         self._task_key, self._device, self._seconds = task.key, device, seconds
-        self._rotate_bytes = rotate_bytes
+        self._rotate_bytes, self._modes = rotate_bytes, tuple(modes)
         self._folder = tempfile.TemporaryDirectory(prefix="warpsmith-baseline-")
         parcel = Path(self._folder.name) / "task.pt"
         write_parcel(task, parcel)
@@ -89,10 +92,10 @@ class Baselines:
 
     @property
     def key(self) -> BaselineKey:
-        """Under which name all six baselines are kept in a `BaselineCache`. Raises MachineError as `facts` does."""
-        facts = self.facts
+        """Under which name all baselines are kept in a `BaselineCache`. Raises MachineError as `facts` does."""
+        facts, names = self.facts, names_of(self._modes)
         return BaselineKey(
-            self._task_key, facts.device, facts.driver, facts.torch, facts.cuda, NAMES, self._rotate_bytes
+            self._task_key, facts.device, facts.driver, facts.torch, facts.cuda, names, self._rotate_bytes
         )
 
     def prepare(self, mode: Mode, graph: bool) -> str:
@@ -141,9 +144,9 @@ class Baselines:
             return Baseline(mode, graph, None, str(error))
 
     def all(self, series: int = 20) -> tuple[Baseline, ...]:
-        """Measure all six forms. A mode that cannot be called is not tried as a graph."""
+        """Measure all forms. A mode that cannot be called is not tried as a graph."""
         found: list[Baseline] = []
-        for mode in MODES:
+        for mode in self._modes:
             plain = self.measure(mode, False, series)
             found.append(plain)
             found.append(

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from warpsmith.author.builtin.kernels.contraction_direct import emit_direct
 from warpsmith.author.builtin.kernels.contraction_dot import emit_dot
+from warpsmith.author.builtin.kernels.contraction_fill import Model, Share, shares, splittable
 from warpsmith.author.builtin.kernels.contraction_layout import Layout
 from warpsmith.author.builtin.kernels.contraction_mma import emit_mma
 from warpsmith.author.builtin.kernels.contraction_pack import merged, packed
+from warpsmith.author.builtin.kernels.contraction_strip import emit_strip, slide_along
 from warpsmith.author.builtin.kernels.contraction_tile import Tile
 from warpsmith.author.builtin.kernels.contraction_tiled import emit_tiled
-from warpsmith.author.builtin.kernels.contraction_warps import mma_genes, suits, suits_groups
+from warpsmith.author.builtin.kernels.contraction_warps import groups_first, mma_genes, suits, tensor_rate, tensor_tiles
 from warpsmith.author.builtin.kernels.contraction_wgmma import emit_wgmma
 from warpsmith.author.builtin.kernels.emission import Gene, Genes, Kernels, Scope
 from warpsmith.author.builtin.regions import Region
-from warpsmith.records import GpuSpec
+from warpsmith.records import DTYPE_BYTES, GpuSpec
 
 # Tile of a block / patch of a thread. Wide patches do more products for each read of shared memory, small tiles give
 # more blocks.
@@ -29,40 +31,49 @@ _TILES = (
 _TILED_EXTENT = 4
 # A dot product wants a stretch for every lane, and reads both operands anew for every output.
 _DOT_DEPTH, _DOT_OUTPUTS, _DOT_EXTENT = 32, 1 << 15, 16
-# Sums long enough that several blocks may share one.
-_SPLIT_DEPTH = 128
-# Sums so long that sharing them pays for a second launch.
+# Sums so long that sharing them pays for a second launch, where threads read operands for themselves.
 _LONG_DEPTH = 1024
+# Sums that give every thread of a block something to read.
+_BLOCK_DEPTH = 8192
+# Threads of a busy multiprocessor where each reads for itself, and the least share of a sum.
+_LONE = {"dot": (1024, 512), "direct": (1024, 32)}
+_TENSOR = frozenset({"mma", "wgmma"})
 # Algorithms that read operands in whole tiles.
-_PACKING = frozenset({"mma", "wgmma", "tiled"})
+_PACKING = _TENSOR | {"tiled"}
 
 
 class Contractions:
     """Algorithms `mma`, `wgmma`, `tiled`, `direct` and `dot`."""
 
     def genes(self, region: Region, gpu: GpuSpec) -> tuple[Gene, ...]:
-        """Algorithm, tile, stages, patches, teams, vector width, precision, whether several blocks share a sum, and
-        whether operands are brought into another order first.
+        """Algorithm, tile, stages, patches, teams, vector width, precision, whether several blocks share a sum and for
+        how many blocks, and whether operands are brought into another order first.
         """
         layout = Layout.of(region, packed=True)
         algorithms = _algorithms(layout, gpu)
+        share = _usual_share(layout, gpu, algorithms[0])
         genes = [Gene("algorithm", algorithms)]
         if layout.tensors and set(algorithms) & _PACKING:
             genes.append(Gene("operands", ("packed", "as stored")))
         if "mma" in algorithms:
-            genes += mma_genes(layout, gpu)
+            genes += mma_genes(layout, gpu, share)
         if "tiled" in algorithms:
-            genes += [Gene("tile", _tiles(layout, gpu)), Gene("stages", (1, 2))]
-        if layout.depth >= _SPLIT_DEPTH and {"mma", "tiled", "dot"} & set(algorithms):
-            pays = layout.depth >= _LONG_DEPTH and layout.count < gpu.sm_count * 16 * 16
-            genes.append(Gene("depth", ("split", "whole") if pays else ("whole", "split")))
-        patches = _patches(layout, gpu)
+            genes += [Gene("tile", _tiles(layout, gpu, share)), Gene("stages", (1, 2))]
+        if splittable(layout):
+            numbers = sorted(shares(gpu), key=lambda each: share is not None and each != share)
+            genes.append(Gene("depth", ("split", "whole") if share else ("whole", "split")))
+            genes.append(Gene("blocks", tuple(each.blocks for each in numbers)))
+        patches = _patches(layout, gpu, share)
         if len(patches) > 1:
             genes.append(Gene("per_thread", patches))
+        slide = slide_along(layout)
+        if slide is not None and slide.lengths:
+            genes.append(Gene("strip", slide.lengths))
         if "dot" in algorithms and layout.depth >= 256:
-            genes.append(Gene("team", ("warp", "block")))
+            few = layout.count <= gpu.sm_count // 2 and layout.depth >= _BLOCK_DEPTH
+            genes.append(Gene("team", ("block", "warp") if few else ("warp", "block")))
         roomy = algorithms[0] != "direct" or layout.count >= 4 * _threads(gpu)
-        widths = _widths(layout, (8, 4, 2, 1) if algorithms[0] == "mma" else (4, 8, 2, 1) if roomy else (1, 2, 4, 8))
+        widths = _widths(layout, (8, 4, 2, 1) if algorithms[0] in _TENSOR else (4, 8, 2, 1) if roomy else (1, 2, 4, 8))
         if len(widths) > 1:
             genes.append(Gene("vec", widths))
         return tuple(genes)
@@ -76,17 +87,21 @@ class Contractions:
 
     def _product(self, layout: Layout, genes: Genes, scope: Scope) -> Kernels:
         vec, several = int(genes.get("vec", 1)), int(genes.get("per_thread", 1))
-        split = genes.get("depth") == "split"
+        share = Share(int(genes["blocks"]), *_LONE.get(str(genes["algorithm"]), ())) if _splits(genes) else None
         if genes["algorithm"] == "mma":
-            return emit_mma(layout, scope, genes, vec, split)
+            return emit_mma(layout, scope, genes, vec, share)
         if genes["algorithm"] == "wgmma":
-            return emit_wgmma(layout, scope, genes, vec, split)
+            return emit_wgmma(layout, scope, genes, vec, share)
         if genes["algorithm"] == "tiled":
-            return emit_tiled(layout, scope, Tile.parse(str(genes["tile"])), int(genes["stages"]), vec, split)
+            return emit_tiled(layout, scope, Tile.parse(str(genes["tile"])), int(genes["stages"]), vec, share)
         if genes["algorithm"] == "direct":
-            return emit_direct(layout, scope, several, next(v for v in (8, 4, 2, 1) if v <= vec and layout.n % v == 0))
+            fitting = next(v for v in (8, 4, 2, 1) if v <= vec and layout.n % v == 0)
+            return emit_direct(layout, scope, several, fitting, share)
+        slide = slide_along(layout) if genes["algorithm"] == "strip" else None
+        if slide is not None:
+            return emit_strip(layout, scope, slide, int(genes["strip"]))
         widest = max(side.vector(layout.batch, "depth", vec) for side in (layout.left, layout.right))
-        return emit_dot(layout, scope, str(genes.get("team", "warp")), several, widest, split)
+        return emit_dot(layout, scope, str(genes.get("team", "warp")), several, widest, share)
 
 
 def _algorithms(layout: Layout, gpu: GpuSpec) -> tuple[str, ...]:
@@ -98,20 +113,55 @@ def _algorithms(layout: Layout, gpu: GpuSpec) -> tuple[str, ...]:
         shallow = layout.depth < 16 or small < 16
         fitting.insert(1 if shallow else 0, "tiled")
     if dot:
-        fitting.insert(0 if small < 8 else len(fitting), "dot")
-    groups = ("wgmma",) if suits_groups(layout, gpu) else ()
-    return ("mma", *groups, *fitting) if suits(layout, gpu) else tuple(fitting)
+        first = small < 8 and not _by_rows(layout, gpu)
+        fitting.insert(0 if first else len(fitting), "dot")
+    slide = slide_along(layout)
+    if slide and slide.lengths:
+        fitting.insert(0, "strip")
+    if not suits(layout, gpu):
+        return tuple(fitting)
+    _, groups = tensor_tiles(layout, gpu)
+    tensor = ("mma", "wgmma") if groups else ("mma",)
+    return (*(tensor[::-1] if groups_first(layout, gpu) else tensor), *fitting)
 
 
-def _tiles(layout: Layout, gpu: GpuSpec) -> tuple[str, ...]:
-    """Tiles that are not mostly empty, those first that keep every multiprocessor busy with the least traffic."""
+def _usual_share(layout: Layout, gpu: GpuSpec, algorithm: str) -> Share | None:
+    """How sums are shared by default where an algorithm comes first; None where they are better whole."""
+    if algorithm in _TENSOR:
+        tiles = tensor_tiles(layout, gpu)[algorithm == "wgmma"]
+        return Model(layout, gpu, *tensor_rate(layout, gpu)).best(tiles.values())[1]
+    if algorithm == "tiled":
+        return _model(layout, gpu).best(_fitting(layout).values())[1]
+    threads = layout.count * 32 * 2 if algorithm == "dot" else layout.count
+    pays = layout.depth >= _LONG_DEPTH and threads < _threads(gpu)
+    return shares(gpu)[0] if pays and splittable(layout) else None
 
-    def cost(text: str) -> tuple[tuple[bool, float], int]:
-        tile = Tile.parse(text)
-        return layout.cost(tile.m, tile.n, gpu), -tile.threads
 
-    fitting = [t for t in _TILES if _fills(Tile.parse(t), layout)]
-    return tuple(sorted(fitting, key=cost))
+def _by_rows(layout: Layout, gpu: GpuSpec) -> bool:
+    """Whether neighbouring threads should read along the rows of the wider operand, and there are enough threads."""
+    enough = layout.depth >= _LONG_DEPTH or layout.count >= _threads(gpu)
+    return enough and layout.n >= 32 and layout.right.direction(layout.batch) == "outer"
+
+
+def _model(layout: Layout, gpu: GpuSpec) -> Model:
+    """The time that tiles take without tensor cores."""
+    size = DTYPE_BYTES[layout.dtype]
+    return Model(layout, gpu, gpu.fp32_flops / 2 * 4 / size, size)
+
+
+def _tiles(layout: Layout, gpu: GpuSpec, share: Share | None) -> tuple[str, ...]:
+    """Tiles that are not mostly empty, the fastest first; of equals the one with the most threads."""
+    fitting = dict(sorted(_fitting(layout).items(), key=lambda item: -item[1].threads))
+    return _model(layout, gpu).ordered(fitting, share)
+
+
+def _fitting(layout: Layout) -> dict[str, Tile]:
+    tiles = {text: Tile.parse(text) for text in _TILES}
+    return {text: tile for text, tile in tiles.items() if _fills(tile, layout)}
+
+
+def _splits(genes: Genes) -> bool:
+    return genes.get("depth") == "split"
 
 
 def _fills(tile: Tile, layout: Layout) -> bool:
@@ -124,10 +174,13 @@ def _threads(gpu: GpuSpec) -> int:
     return gpu.sm_count * 256
 
 
-def _patches(layout: Layout, gpu: GpuSpec) -> tuple[int, ...]:
-    """Outputs of one thread or team along m, or along n where there is but one row; as many as leave enough threads."""
+def _patches(layout: Layout, gpu: GpuSpec, share: Share | None) -> tuple[int, ...]:
+    """Outputs of one thread or team along m, or along n where there is but one row; as many as leave enough threads.
+
+    Where threads share sums there are always enough.
+    """
     extent = layout.m if layout.m > 1 else layout.n
-    room = layout.count // _threads(gpu)
+    room = layout.count // _threads(gpu) if share is None else layout.m
     default = 4 if room >= 4 else 2 if room >= 2 else 1
     fitting = [p for p in (1, 2, 4, 8) if p < 2 * extent]
     return tuple(sorted(fitting, key=lambda p: p != min(default, max(fitting))))

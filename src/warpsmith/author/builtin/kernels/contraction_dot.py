@@ -6,6 +6,7 @@ Right for a matrix times a vector and for few outputs with long sums.
 from __future__ import annotations
 
 from warpsmith.author.builtin.index import Axis, lift
+from warpsmith.author.builtin.kernels.contraction_fill import Share
 from warpsmith.author.builtin.kernels.contraction_layout import Layout
 from warpsmith.author.builtin.kernels.contraction_split import Partials
 from warpsmith.author.builtin.kernels.emission import (
@@ -22,23 +23,30 @@ from warpsmith.author.builtin.kernels.emission import (
 from warpsmith.author.builtin.scalar import Local, Scalar, apply
 from warpsmith.records import Launch
 
+# Threads of a block that makes outputs as a whole.
+_BLOCKS = (256, 128, 512, 64, 1024)
 
-def emit_dot(layout: Layout, scope: Scope, team: str, several: int, vec: int, split: bool) -> Kernels:
-    """Write a kernel in which a `team` ("warp" or "block") makes `several` neighbouring outputs."""
-    return _Dot(layout, scope, team, several, vec, split).emit()
+
+def emit_dot(layout: Layout, scope: Scope, team: str, several: int, vec: int, share: Share | None) -> Kernels:
+    """Write a kernel in which a `team` ("warp" or "block") makes `several` neighbouring outputs.
+
+    Where teams share sums, another adds up partial sums.
+    """
+    return _Dot(layout, scope, team, several, vec, share).emit()
 
 
 class _Dot:
-    def __init__(self, layout: Layout, scope: Scope, team: str, several: int, vec: int, split: bool) -> None:
+    def __init__(self, layout: Layout, scope: Scope, team: str, several: int, vec: int, share: Share | None) -> None:
         self.layout, self.scope, self.several = layout, scope, several
         self.by_warp = team == "warp"
         self.lanes = Lanes(Axis("step", layout.depth // vec), vec)
-        self.partials = Partials(layout, scope) if split else None
         # Neighbours that share a team lie along m if there is more than one row, else along n.
         self.along_m = layout.m > 1
         self.extent = layout.m if self.along_m else layout.n
         self.threads = "32" if self.by_warp else scope.tunable("BLOCK")
         self.unroll = scope.tunable("UNROLL")
+        usual = 32 if self.by_warp else _BLOCKS[0]
+        self.partials = Partials(layout, scope, share, self._count, usual) if share else None
 
     def emit(self) -> Kernels:
         """Put the parts together."""
@@ -54,7 +62,7 @@ class _Dot:
         if self.partials:
             comment += f"\nEach of {self.partials.splits} teams sums a share of the depth."
         launch = Launch(scope.kernel, (grid, self.partials.splits) if self.partials else (grid,), (block,), names)
-        size = (self._teams, (4, 8, 2, 1, 16)) if self.by_warp else (self.threads, (256, 128, 512, 64, 1024))
+        size = (self._teams, (4, 8, 2, 1, 16)) if self.by_warp else (self.threads, _BLOCKS)
         kernels = Kernels(
             function(scope, scope.kernel, params, block, body, comment),
             (launch,),

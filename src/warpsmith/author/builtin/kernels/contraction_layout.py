@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal as Choice
 
@@ -21,7 +21,7 @@ from warpsmith.author.builtin.printer import CTYPES
 from warpsmith.author.builtin.regions import Region, resolve
 from warpsmith.author.builtin.scalar import Apply, Literal, Load, Scalar, both, guarded, within
 from warpsmith.author.builtin.values import Contraction, Coords, Packed, Virtual
-from warpsmith.records import DTYPE_BYTES, GpuSpec
+from warpsmith.records import DTYPE_BYTES
 
 Side = Choice["left", "right"]
 Along = Choice["depth", "outer"]
@@ -30,12 +30,27 @@ _ANY = Literal(0.0, "float32")
 
 @dataclass(frozen=True)
 class Operand:
-    """One factor: its element at (batch, outer, depth), where `outer` is m on the left and n on the right."""
+    """One factor: its element `at` (batch, outer, inner), where `outer` is m on the left and n on the right, and
+    `inner` are the coordinates, of extents `summed`, that are summed over.
+
+    `widths` and `directions` keep answers that take long to find and are asked for often.
+    """
 
     side: Side
     extent: int
-    depth: int
-    element: Callable[[Index, Index, Index], Scalar]
+    summed: tuple[int, ...]
+    at: Callable[[Index, Index, Coords], Scalar]
+    widths: dict[tuple[Index, Along, int], int] = field(default_factory=dict, compare=False, repr=False)
+    directions: dict[Index, Along] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def depth(self) -> int:
+        """Length of each sum."""
+        return math.prod(self.summed)
+
+    def element(self, batch: Index, outer: Index, depth: Index) -> Scalar:
+        """The element whose summed coordinates are counted through by `depth`."""
+        return self.at(batch, outer, unravel(depth, self.summed))
 
     @property
     def outer(self) -> str:
@@ -56,15 +71,21 @@ class Operand:
 
     def vector(self, batch: Index, along: Along, limit: int) -> int:
         """Widest vector, at most `limit` elements and 16 bytes, in which everything that varies is read whole."""
-        extent, axis = (self.depth, "step") if along == "depth" else (self.extent, "group")
-        return widest_vector(extent, limit, axis, lambda lanes: self.value(batch, along, lanes))
+        known = self.widths.get((batch, along, limit))
+        if known is None:
+            extent, axis = (self.depth, "step") if along == "depth" else (self.extent, "group")
+            known = widest_vector(extent, limit, axis, lambda lanes: self.value(batch, along, lanes))
+            self.widths[batch, along, limit] = known
+        return known
 
     def direction(self, batch: Index) -> Along:
         """The dimension that neighbouring threads should walk along, so that reads coalesce."""
-        vectors = {along: self.vector(batch, along, 8) for along in ("depth", "outer")}
-        if vectors["depth"] != vectors["outer"]:
-            return "depth" if vectors["depth"] > vectors["outer"] else "outer"
-        return "outer" if self._neighbours(batch, "outer") > self._neighbours(batch, "depth") else "depth"
+        if batch not in self.directions:
+            down, across = self.vector(batch, "depth", 8), self.vector(batch, "outer", 8)
+            if down == across:
+                down, across = self._neighbours(batch, "depth"), self._neighbours(batch, "outer")
+            self.directions[batch] = "outer" if across > down else "depth"
+        return self.directions[batch]
 
     def _neighbours(self, batch: Index, along: Along) -> int:
         """How many of the first steps of a warp along a dimension go to the next element in memory."""
@@ -98,7 +119,7 @@ class Layout:
         (producer,) = region.producers
         assert isinstance(producer, Contraction)
         source = producer.packed if packed and producer.packed is not None else producer
-        first, second, inner = source.left, source.right, source.inner
+        first, second = source.left, source.right
         shape = _worked(producer)
         roles = _roles(producer, shape)
         innermost = next((r for r, e in zip(reversed(roles), reversed(shape), strict=True) if e > 1), "n")
@@ -106,13 +127,13 @@ class Layout:
             first, second = second, first
             roles = roles.translate(str.maketrans("mn", "nm"))
 
-        def left(batch: Index, outer: Index, depth: Index) -> Scalar:
+        def left(batch: Index, outer: Index, inner: Coords) -> Scalar:
             out = _joined(producer, _coords(shape, roles, batch, outer, Index()))
-            return _read(resolve(first(out, unravel(depth, inner)), {}))
+            return _read(resolve(first(out, inner), {}))
 
-        def right(batch: Index, outer: Index, depth: Index) -> Scalar:
+        def right(batch: Index, outer: Index, inner: Coords) -> Scalar:
             out = _joined(producer, _coords(shape, roles, batch, Index(), outer))
-            return _read(resolve(second(out, unravel(depth, inner)), {}))
+            return _read(resolve(second(out, inner), {}))
 
         m, n = (math.prod(_extents(shape, roles, role)) for role in "mn")
         return Layout(
@@ -120,8 +141,8 @@ class Layout:
             producer,
             shape,
             roles,
-            Operand("left", m, producer.depth, left),
-            Operand("right", n, producer.depth, right),
+            Operand("left", m, source.inner, left),
+            Operand("right", n, source.inner, right),
             source.tensors if isinstance(source, Packed) else (),
         )
 
@@ -138,7 +159,7 @@ class Layout:
     @property
     def batches(self) -> int:
         """Number of independent products."""
-        return math.prod(_extents(self.shape, self.roles, "b"))
+        return math.prod(self.extents("b"))
 
     @property
     def depth(self) -> int:
@@ -154,6 +175,10 @@ class Layout:
     def batch(self) -> Index:
         """The batch as an axis."""
         return lift(Axis("batch", self.batches))
+
+    def extents(self, role: str) -> tuple[int, ...]:
+        """Extents of the dimensions that count as m, n or b."""
+        return _extents(self.shape, self.roles, role)
 
     @property
     def dtype(self) -> str:
@@ -198,12 +223,6 @@ class Layout:
             if fits and any(lanes.is_vector(store.place) for store in stores):
                 return vec
         return 1
-
-    def cost(self, m: int, n: int, gpu: GpuSpec) -> tuple[bool, float]:
-        """A key that sorts tiles of m x n: those first that keep all multiprocessors busy, with the least traffic."""
-        blocks = self.batches * -(-self.m // m) * -(-self.n // n)
-        busy = blocks >= gpu.sm_count
-        return (not busy, 1 / m + 1 / n if busy else -blocks)
 
     def comment(self) -> str:
         """What is computed, in one line."""

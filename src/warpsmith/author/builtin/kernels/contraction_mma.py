@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from warpsmith.author.builtin.index import Axis, lift
 from warpsmith.author.builtin.kernels.contraction_copy import TileCopy
+from warpsmith.author.builtin.kernels.contraction_fill import Share, tiles_of
 from warpsmith.author.builtin.kernels.contraction_fragments import Fragments, Treatment, multiplied
 from warpsmith.author.builtin.kernels.contraction_layout import Layout, Operand
 from warpsmith.author.builtin.kernels.contraction_split import Partials
@@ -34,10 +35,10 @@ _STAGES = (3, LEAST_STAGES, 4, 5)
 _GROUPS = (8, 1, 4, 16)
 
 
-def emit_mma(layout: Layout, scope: Scope, genes: Genes, vec: int, split: bool) -> Kernels:
-    """Write the kernel, with `split` another that adds up partial sums."""
+def emit_mma(layout: Layout, scope: Scope, genes: Genes, vec: int, share: Share | None) -> Kernels:
+    """Write the kernel; where blocks share sums, another that adds up partial sums."""
     exact = genes.get("precision", "exact") == "exact"
-    return Mma(layout, scope, Warps.parse(str(genes["warps"])), exact, vec, split).emit()
+    return Mma(layout, scope, Warps.parse(str(genes["warps"])), exact, vec, share).emit()
 
 
 class Mma:
@@ -46,9 +47,9 @@ class Mma:
     wanted_stages: tuple[int, ...] = _STAGES
     depth_bytes: tuple[int, ...] = (128, 64, 32)  # of a tile
 
-    def __init__(self, layout: Layout, scope: Scope, warps: Warps, exact: bool, vec: int, split: bool) -> None:
+    def __init__(self, layout: Layout, scope: Scope, warps: Warps, exact: bool, vec: int, share: Share | None) -> None:
         self.layout, self.scope, self.warps = layout, scope, warps
-        self.partials = Partials(layout, scope) if split else None
+        self.partials = Partials(layout, scope, share, tiles_of(layout, warps), warps.threads) if share else None
         wide = [self._staged(layout.left, warps.m, vec, 8), self._staged(layout.right, warps.n, vec, 8)]
         self.format = Format.of(layout, wide)
         stagings = [self._staged(s.operand, s.extent, vec, self.format.chunk) for s in wide]

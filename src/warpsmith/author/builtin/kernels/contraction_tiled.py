@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from warpsmith.author.builtin.index import Axis, lift
+from warpsmith.author.builtin.kernels.contraction_fill import Share, tiles_of
 from warpsmith.author.builtin.kernels.contraction_layout import Layout, Operand
 from warpsmith.author.builtin.kernels.contraction_split import Partials
 from warpsmith.author.builtin.kernels.contraction_tile import PADS, Staging, Tile
@@ -24,15 +25,15 @@ from warpsmith.author.builtin.scalar import Load, Local
 from warpsmith.records import DTYPE_BYTES, Launch
 
 
-def emit_tiled(layout: Layout, scope: Scope, tile: Tile, stages: int, vec: int, split: bool) -> Kernels:
-    """Write the kernel, with `split` another that adds up partial sums."""
-    return _Tiled(layout, scope, tile, stages, vec, split).emit()
+def emit_tiled(layout: Layout, scope: Scope, tile: Tile, stages: int, vec: int, share: Share | None) -> Kernels:
+    """Write the kernel; where blocks share sums, another that adds up partial sums."""
+    return _Tiled(layout, scope, tile, stages, vec, share).emit()
 
 
 class _Tiled:
-    def __init__(self, layout: Layout, scope: Scope, tile: Tile, stages: int, vec: int, split: bool) -> None:
+    def __init__(self, layout: Layout, scope: Scope, tile: Tile, stages: int, vec: int, share: Share | None) -> None:
         self.layout, self.scope, self.tile, self.stages = layout, scope, tile, stages
-        self.partials = Partials(layout, scope) if split else None
+        self.partials = Partials(layout, scope, share, tiles_of(layout, tile), tile.threads) if share else None
         self.staging = [self._staged(layout.left, tile.m, vec), self._staged(layout.right, tile.n, vec)]
         step = max([s.vec for s in self.staging if s.transposed], default=1)
         self.depths = tile.depths(layout, stages, step)

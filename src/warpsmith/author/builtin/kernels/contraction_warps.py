@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from warpsmith.author.builtin.kernels.contraction_fill import Model, Share
 from warpsmith.author.builtin.kernels.contraction_layout import Layout
 from warpsmith.author.builtin.kernels.contraction_tile import Staging
 from warpsmith.author.builtin.kernels.emission import Gene
@@ -31,6 +31,11 @@ LEAST_STAGES, LEAST_GROUP_STAGES = 2, 3
 # Sums of one lane. Twice as many registers are in use where products are summed afresh for each tile, and finding the
 # elements of a convolution's windows takes some too.
 _SUMS, _FEWER_SUMS = 128, 64
+# How much longer than by `mma` a product by `wgmma` may look and still be faster: measured on an H100, 4096 cubed takes
+# 1.63 instead of 2.27 ms in float32, 0.34 instead of 0.44 ms in float16.
+_GROUP_GAIN = 1.25
+# Depth that fills the stages of `wgmma`.
+_GROUP_SUM = 4 * GROUP_DEPTH
 # Below these extents an instruction would be mostly empty.
 _LEAST_M, _LEAST_N, _LEAST_DEPTH = 16, 16, 16
 _FIRST_CAPABILITY = (8, 0)
@@ -160,11 +165,39 @@ def suits_groups(layout: Layout, gpu: GpuSpec) -> bool:
     return group_format(layout).name != "tf32" or len(stored) > 1 or not stored & {"float16", "bfloat16"}
 
 
-def mma_genes(layout: Layout, gpu: GpuSpec) -> list[Gene]:
-    """Tiles, those first that keep every multiprocessor busy with the least traffic, and the precision."""
+def _exact(layout: Layout) -> bool:
+    """Whether TF32 holds every element of both operands."""
+    return all(exact_in_tf32(layout, Staging(side, "depth", 1, 16)) for side in (layout.left, layout.right))
+
+
+def tensor_rate(layout: Layout, gpu: GpuSpec) -> tuple[float, int]:
+    """Peak of the whole GPU in multiply-adds per second for a product on tensor cores, and the bytes of an element."""
+    if group_format(layout).name != "tf32":
+        return gpu.half_flops / 2, 2
+    sides = (Staging(side, "depth", 1, 16) for side in (layout.left, layout.right))
+    passes = 1 if layout.region.tf32 else 1 + sum(not exact_in_tf32(layout, side) for side in sides)
+    return gpu.tf32_flops / 2 / passes, 4
+
+
+def groups_first(layout: Layout, gpu: GpuSpec) -> bool:
+    """Whether `wgmma` is the better beginning: for plain products, with operands that are copied in whole vectors."""
+    format_ = group_format(layout)
+    if layout.producer.operation == "conv" or layout.depth < _GROUP_SUM or not suits_groups(layout, gpu):
+        return False
+    for side in (layout.left, layout.right):
+        along = side.direction(layout.batch)
+        vec = side.vector(layout.batch, along, format_.chunk)
+        if vec < format_.chunk or plain_dtype(layout, Staging(side, along, vec, 16)) != format_.dtype:
+            return False
+    warps, groups = tensor_tiles(layout, gpu)
+    model = Model(layout, gpu, *tensor_rate(layout, gpu))
+    return bool(groups) and model.best(groups.values())[0] <= _GROUP_GAIN * model.best(warps.values())[0]
+
+
+def tensor_tiles(layout: Layout, gpu: GpuSpec) -> tuple[dict[str, Warps], dict[str, Warps]]:
+    """Tiles that a product can be cut into: of `mma`, and of `wgmma`."""
     sides = (layout.left, layout.right)
-    exact = all(exact_in_tf32(layout, Staging(side, "depth", 1, 16)) for side in sides)
-    afresh = not exact and not layout.region.tf32
+    afresh = not _exact(layout) and not layout.region.tf32
     simple = all(side.vector(layout.batch, side.direction(layout.batch), 8) > 1 for side in sides)
     sums = _SUMS if simple and not afresh else _FEWER_SUMS
 
@@ -179,15 +212,17 @@ def mma_genes(layout: Layout, gpu: GpuSpec) -> list[Gene]:
         return tile.n % 64 == 0 and LEAST_GROUP_STAGES * tile.stage_bytes(64, 2) <= gpu.shared_per_block
 
     tiles = {text: Warps.parse(text) for text in _WARPS}
-    genes = [Gene("warps", _ordered({t: w for t, w in tiles.items() if fits(w)}, layout, gpu))]
-    if suits_groups(layout, gpu):
-        groups = {text: Warps.of_groups(text) for text in _GROUPS}
-        possible = roomy if group_format(layout).name == "tf32" else turnable
-        genes.append(
-            Gene("groups", _ordered({t: w for t, w in groups.items() if fits(w) and possible(w)}, layout, gpu))
-        )
-    return [*genes, Gene("precision", ("tf32", "exact"))] if layout.region.tf32 and not exact else genes
+    groups = {text: Warps.of_groups(text) for text in _GROUPS} if suits_groups(layout, gpu) else {}
+    possible = roomy if group_format(layout).name == "tf32" else turnable
+    return (
+        {text: tile for text, tile in tiles.items() if fits(tile)},
+        {text: tile for text, tile in groups.items() if fits(tile) and possible(tile)},
+    )
 
 
-def _ordered(tiles: Mapping[str, Warps], layout: Layout, gpu: GpuSpec) -> tuple[str, ...]:
-    return tuple(sorted(tiles, key=lambda text: layout.cost(tiles[text].m, tiles[text].n, gpu)))
+def mma_genes(layout: Layout, gpu: GpuSpec, share: Share | None) -> list[Gene]:
+    """Tiles, those first that look fastest where sums are shared so, and the precision."""
+    model = Model(layout, gpu, *tensor_rate(layout, gpu))
+    tiles = zip(("warps", "groups"), tensor_tiles(layout, gpu), strict=True)
+    genes = [Gene(name, model.ordered(shapes, share)) for name, shapes in tiles if shapes]
+    return [*genes, Gene("precision", ("tf32", "exact"))] if layout.region.tf32 and not _exact(layout) else genes

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from warpsmith.author.builtin.kernels.contraction_fill import Share
 from warpsmith.author.builtin.kernels.contraction_fragments import passes, treated
 from warpsmith.author.builtin.kernels.contraction_layout import Layout
 from warpsmith.author.builtin.kernels.contraction_mma import Mma
@@ -25,13 +26,13 @@ from warpsmith.author.builtin.kernels.emission import Genes, Kernels, Scope, ind
 _STAGES = (4, LEAST_GROUP_STAGES, 5)
 
 
-def emit_wgmma(layout: Layout, scope: Scope, genes: Genes, vec: int, split: bool) -> Kernels:
-    """Write the kernel, with `split` another that adds up partial sums."""
+def emit_wgmma(layout: Layout, scope: Scope, genes: Genes, vec: int, share: Share | None) -> Kernels:
+    """Write the kernel; where blocks share sums, another that adds up partial sums."""
     warps = Warps.of_groups(str(genes["groups"]))
     if group_format(layout).name != "tf32":
-        return Wgmma16(layout, scope, warps, split).emit()
+        return Wgmma16(layout, scope, warps, share).emit()
     exact = genes.get("precision", "exact") == "exact"
-    return _Wgmma(layout, scope, warps, exact, vec, split).emit()
+    return _Wgmma(layout, scope, warps, exact, vec, share).emit()
 
 
 class _Wgmma(Mma):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from warpsmith.author.builtin.kernels.contraction_copy import TileCopy
+from warpsmith.author.builtin.kernels.contraction_fill import Share
 from warpsmith.author.builtin.kernels.contraction_layout import Layout
 from warpsmith.author.builtin.kernels.contraction_mma import Mma
 from warpsmith.author.builtin.kernels.contraction_warps import LEAST_GROUP_STAGES, Warps
@@ -44,8 +45,8 @@ class Wgmma16(Mma):
     wanted_stages = _STAGES
     depth_bytes = (_ROW * 2,)
 
-    def __init__(self, layout: Layout, scope: Scope, warps: Warps, split: bool) -> None:
-        super().__init__(layout, scope, warps, True, _PIECE, split)
+    def __init__(self, layout: Layout, scope: Scope, warps: Warps, share: Share | None) -> None:
+        super().__init__(layout, scope, warps, True, _PIECE, share)
         self.tiles = [_Swizzled(*(getattr(tile, each.name) for each in fields(tile))) for tile in self.tiles]
 
     def helpers(self) -> set[str]:

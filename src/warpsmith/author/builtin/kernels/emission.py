@@ -103,10 +103,10 @@ class Scope:
 # Names that kernels use for themselves.
 _RESERVED = re.compile(
     r"(i|k|j|row|col|lane|item|turn|split|warp|batch|m|n|last|more|left|right|part|start|step|group|column|slot|fetch|"
-    r"place|task|mine|before|carry|slice|at|running|inside|w|y|p|[thv]\d+|acc\d*|tile\w*|depth\d*|first\w*|next\w*|"
+    r"place|task|mine|before|carry|slice|at|running|inside|w|y|p|[thvk]\d+|acc\d*|tile\w*|depth\d*|first\w*|next\w*|"
     r"r|e|h|quad|member|due|strange|band|height|within|shared|sum|large|small|row_\w+|own|unit|team|chunk|state|cell|after|held|arrived|(kept|weight|given|sum|all)\d+|kept|"
-    r"(total|product|largest|smallest|found|kept|best|moments|squares|online)\d*|\w+_[rsv]\d*|"
-    r"key|score|rescale|base|peak|c|seen|end|"
+    r"(total|product|largest|smallest|found|kept|best|moments|squares|online)\d*(_i)?|\w+_[rsv]\d*|"
+    r"key|score|rescale|base|peak|c|seen\d*|end|strip|tap|"
     r"float|double|int|bool|char|long|short|half|min|max|Vec|[A-Z_]+)"
 )
 

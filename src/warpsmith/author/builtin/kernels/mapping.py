@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from warpsmith.author.builtin.kernels.emission import Scope
 from warpsmith.author.builtin.kernels.passes import Step
 
+# Rows from which on every GPU is full though a thread takes four; those that overlap then share what is in the cache.
+_MANY = 1 << 21
+
 
 @dataclass(frozen=True)
 class Mapping:
@@ -49,7 +52,7 @@ def thread_per_row(rows: int, scope: Scope, adjacent: bool) -> Mapping:
         f"const {scope.integer} row = {place};",
         "if (row >= ROWS) return;",
     )
-    tunables = ((block, (128, 64, 256, 512)), (turns, (1, 2, 4)))
+    tunables = ((block, (128, 64, 256, 512)), (turns, (4, 2, 1) if rows >= _MANY else (1, 2, 4)))
     grid = f"ceil_div({rows}, {block} * {turns})"
     return Mapping(setup, "1", "", "", block, (grid,), (block,), tunables, looped=True)
 

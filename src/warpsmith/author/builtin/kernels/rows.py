@@ -26,6 +26,7 @@ from warpsmith.author.builtin.kernels.emission import (
 from warpsmith.author.builtin.kernels.frame import Frame
 from warpsmith.author.builtin.kernels.mapping import Mapping, block_per_row, columns, thread_per_row, warp_per_row
 from warpsmith.author.builtin.kernels.passes import Pass
+from warpsmith.author.builtin.kernels.rows_strip import emit_row_strips, slide_along
 from warpsmith.author.builtin.kernels.split import emit_split
 from warpsmith.author.builtin.printer import CTYPES, Printer
 from warpsmith.author.builtin.regions import Region
@@ -35,6 +36,7 @@ from warpsmith.records import DTYPE_BYTES, GpuSpec, Launch
 
 # Registers that a thread may spend on keeping its share of a row.
 _STAGED_PER_THREAD = 64
+_FEW_PER_THREAD = 16
 # Shared memory that a block may spend on a row, with room left for the reductions.
 _STAGED_PER_BLOCK = 40 * 1024
 # Columns from which on few rows are worth a kernel more.
@@ -42,12 +44,16 @@ _LONG = 1 << 15
 
 
 class Rows:
-    """Algorithms: `thread`, `warp`, `block` to a row, `columns` for rows side by side, `split` for few long rows."""
+    """Algorithms: `thread`, `warp`, `block` to a row, `columns` for rows side by side, `split` for few long rows,
+    `strip` for windows that overlap.
+    """
 
     def genes(self, region: Region, gpu: GpuSpec) -> tuple[Gene, ...]:
         """Algorithm, vector width, where a row is kept between passes, one pass or two, which rows a thread takes."""
         width = _run(region)
-        genes = [Gene("algorithm", _algorithms(region, gpu))]
+        slide = slide_along(region)
+        lengths = slide.lengths if slide else ()
+        genes = [Gene("algorithm", (*(("strip",) if lengths else ()), *_algorithms(region, gpu)))]
         dtypes = _dtypes(region)
         widths = vector_widths(width, dtypes) if width > 1 else (1,)
         genes.append(Gene("vec", tuple(sorted(widths, key=lambda v: (v != min(4, max(widths)), v)))))
@@ -57,16 +63,24 @@ class Rows:
             genes.append(Gene("passes", ("two", "one")))
         if "thread" in genes[0].choices:
             genes.append(Gene("rows", ("spread", "adjacent")))
+        if lengths:
+            genes.append(Gene("strip", lengths))
         return tuple(genes)
 
     def emit(self, region: Region, genes: Genes, scope: Scope) -> Kernels:
         """Write one kernel, or for `split` one for each pass and one for the results."""
         algorithm = str(genes["algorithm"])
+        slide = slide_along(region) if algorithm == "strip" else None
+        if slide is not None:
+            return emit_row_strips(region, scope, slide, int(genes["strip"]))
         vec = int(genes["vec"]) if algorithm in ("warp", "block", "split") else 1
         frame = Frame.of(region, vec, one_pass=genes.get("passes") == "one")
         if algorithm == "split":
             return emit_split(frame, scope)
-        mapping = _mapping(algorithm, region, scope, vec, adjacent=genes.get("rows") == "adjacent")
+        if algorithm == "block":
+            mapping = block_per_row(region.rows, scope, _block_sizes(frame))
+        else:
+            mapping = _mapping(algorithm, region, scope, adjacent=genes.get("rows") == "adjacent")
         return _Kernel(frame, mapping, scope, str(genes.get("stage", "reload"))).emit()
 
 
@@ -207,16 +221,27 @@ def _fits_registers(frame: Frame, mapping: Mapping) -> bool:
     return -(-frame.region.cols // per_thread) <= _STAGED_PER_THREAD
 
 
-def _mapping(algorithm: str, region: Region, scope: Scope, vec: int, adjacent: bool) -> Mapping:
+def _mapping(algorithm: str, region: Region, scope: Scope, *, adjacent: bool) -> Mapping:
     if algorithm == "thread":
         return thread_per_row(region.rows, scope, adjacent)
     if algorithm == "warp":
         return warp_per_row(region.rows, scope)
-    if algorithm == "columns":
-        return columns(region.rows, scope)
-    groups = region.cols // vec
-    sizes = [b for b in (256, 128, 512, 1024, 64) if b <= max(64, 2 * groups)]
-    return block_per_row(region.rows, scope, tuple(sizes) or (64,))
+    return columns(region.rows, scope)
+
+
+def _block_sizes(frame: Frame) -> tuple[int, ...]:
+    """Threads to a row, the likeliest first: no more than there are vectors, but at least two warps.
+
+    A row that is passed over more than once asks for threads enough to keep it in registers, or else, with fewer rows
+    under way at a time, in the cache.
+    """
+    groups, cols = frame.lanes.group.extent, frame.region.cols
+    sizes = [b for b in (256, 128, 512, 1024, 64) if b <= max(64, 2 * groups)] or [64]
+    if len(frame.passes) + bool(frame.element_stores()) == 1:
+        return tuple(sizes)
+    first = next((b for b in (256, 512, 1024) if b in sizes and cols <= _FEW_PER_THREAD * b), max(sizes))
+    enough = [b for b in sizes if cols <= _STAGED_PER_THREAD * b] or [b for b in sizes if b >= 512] or sizes
+    return (first, *(b for b in enough if b != first))
 
 
 def _run(region: Region) -> int:

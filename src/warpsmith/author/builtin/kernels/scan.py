@@ -31,9 +31,10 @@ class Scans:
         if len(widths) > 1:
             genes.append(Gene("vec", widths))
         if _BLOCKS & set(algorithms):
-            reads = ("direct", "exchanged", "striped")
-            striped_first = algorithms[0] == "lookback" and ScanLayout.of(region, 1).beside < BESIDE
-            genes.append(Gene("reads", tuple(reversed(reads)) if striped_first else reads))
+            reads = ("striped", "exchanged", "direct")
+            beside = ScanLayout.of(region, 1).beside
+            striped_first = beside == 1 or (algorithms[0] == "lookback" and beside < BESIDE)
+            genes.append(Gene("reads", reads if striped_first else tuple(reversed(reads))))
         return tuple(genes)
 
     def emit(self, region: Region, genes: Genes, scope: Scope) -> Kernels:

@@ -39,7 +39,9 @@ class Site:
 
     @property
     def spec(self) -> TensorSpec:
-        """Shape and dtype of the first result."""
+        """Shape and dtype of the first result. Raises UnsupportedOperator where only others are wanted."""
+        if self.node.outputs[0] is None:
+            raise UnsupportedOperator(f"{self.node.op} for its later results alone")
         return self.node.spec
 
     def name(self, suffix: str = "") -> str:
