@@ -304,31 +304,22 @@ def bench(
         workers=workers,
         max_candidates=max_candidates,
     )
-    from warpsmith.bench import (
-        Options,
-        default_memory,
-        discover,
-        modes_named,
-        render_scores,
-        run_bench,
-        watcher_for,
-        write_bench,
-    )
+    from warpsmith import bench as benches
 
-    memory = default_memory() // at_once if task_memory is None else int(task_memory * 1e9)
-    options = Options(
+    memory = benches.default_memory() // at_once if task_memory is None else int(task_memory * 1e9)
+    options = benches.Options(
         grace=grace,
         memory=memory,
         retry=retry,
-        baselines=modes_named(baseline) if compare else (),
+        baselines=benches.modes_named(baseline) if compare else (),
         command=tuple(sys.argv),
         at_once=at_once,
     )
     console = Console()
-    entries = discover(suite, level, select)
-    finished = run_bench(suite, entries, out, settings, watcher_for(console), options)
-    console.print(render_scores(finished, out))
-    console.print(f"report: {write_bench(out)}", highlight=False, markup=False, soft_wrap=True)
+    entries = benches.discover(suite, level, select)
+    finished = benches.run_bench(suite, entries, out, settings, benches.watcher_for(console), options)
+    console.print(benches.render_scores(finished, out))
+    console.print(f"report: {benches.write_bench(out)}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
