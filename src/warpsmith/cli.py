@@ -175,7 +175,8 @@ def judge(
     from warpsmith.program import Builder
     from warpsmith.task import load_task
 
-    choice, loaded = choose(settings.device, simulate=settings.simulate), load_task(task)
+    choice = choose(settings.device, simulate=settings.simulate)
+    loaded = load_task(task, alone=choice.exclusive)
     builder = Builder(settings.cache)
     made = choice.device(builder)
     try:

@@ -115,7 +115,7 @@ class Pursuit:
         """Go through all four stages; return why the search ended. Cancelled, it leaves all verdicts in the archive."""
         settings = self._settings
         choice = choose(settings.device, simulate=settings.simulate)
-        problem = self._problem = self._functionalize(choice.spec)
+        problem = self._problem = self._functionalize(choice)
         with Archive.open(settings.archive) as archive:
             self._run = archive.start_run(problem.task, settings.to_json())
             archive.add_event(self._run, BEGAN, {"after": round(time.monotonic() - self._started, 3)})
@@ -131,24 +131,24 @@ class Pursuit:
                 done(f"{len(archive.judged(problem.task.key))} verdicts on this task")
         return reason
 
-    def _functionalize(self, spec: GpuSpec) -> Problem:
+    def _functionalize(self, choice: Choice) -> Problem:
         """Make the module a pure function, and work out its speed of light."""
         with self._stage("functionalize", _shown(self._target)) as done:
-            task = self._load()
-            problem = Problem(task, spec, bound(task, spec), JUDGE_VERSION)
+            task = self._load(choice)
+            problem = Problem(task, choice.spec, bound(task, choice.spec), JUDGE_VERSION)
             done(f"{len(task.graph.nodes)} operators, {len(task.graph.arguments)} inputs and parameters")
         self._tell(TaskLoaded(task, problem.bound))
         return problem
 
-    def _load(self) -> Task:
+    def _load(self, choice: Choice) -> Task:
         target = self._target
         if isinstance(target, torch.nn.Module):
             if self._inputs is None:
                 raise TaskError("a live module needs example_inputs")
-            return task_from_module(target, self._inputs)
+            return task_from_module(target, self._inputs, alone=choice.exclusive)
         if self._inputs is not None:
             raise TaskError("example_inputs go with a live module; a file draws its own")
-        return target if isinstance(target, Task) else load_task(target)
+        return target if isinstance(target, Task) else load_task(target, alone=choice.exclusive)
 
     async def _search(self, problem: Problem, executor: Executor, archive: Archive) -> str:
         """Translate and evolve; return why it ended."""

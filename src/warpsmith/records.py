@@ -771,7 +771,7 @@ class Verdict:
     """What the judge says of a candidate. Passed: no failure, and a timing. Failed: a failure, and no timing.
 
     `contained` is false where the candidate has host code, which could not be kept from everything. `sanitized` says
-    which sanitizer looked at it: `simulator`, `compute-sanitizer`, or nothing where neither could.
+    which sanitizer looked at it: `simulator`, `compute-sanitizer` with the tools that ended in time; empty for nobody.
     """
 
     candidate_key: str

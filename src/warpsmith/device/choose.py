@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from warpsmith.device.catalog import gpu
 from warpsmith.device.cuda.device import CudaDevice
 from warpsmith.device.cuda.gpus import Present, absent, find_gpu
+from warpsmith.device.cuda.lock import gpu_lock
 from warpsmith.device.protocol import Device
 from warpsmith.device.simulator import Simulator
 from warpsmith.program import Builder
@@ -27,6 +29,10 @@ class Choice:
     def measures(self) -> bool:
         """Whether times are measured."""
         return self.present is not None
+
+    def exclusive(self) -> AbstractContextManager[object]:
+        """Hold the GPU, where it is here: nobody else on this machine verifies or times meanwhile."""
+        return gpu_lock(self.present.uuid) if self.present is not None else nullcontext()
 
     def device(self, builder: Builder, *, shares: int = 1) -> Device:
         """Make it. `shares` is how many such devices divide the GPU's memory among themselves."""

@@ -32,8 +32,9 @@ class Dial:
             raise ValueError(f"a search needs time: {self}")
 
 
-FIRST_SECONDS = 120.0
-"""A judge may take a minute to start and to work out what is due; a small budget shall buy a program all the same."""
+FIRST_SECONDS = 300.0
+"""A judge may take a minute to start and to work out what is due, and longer where others use the GPU; a small budget
+shall buy a program all the same."""
 
 
 def turn(budget: float, candidates: int | None = None) -> Dial:

@@ -89,9 +89,9 @@ class Native:
         if not (self._thorough and tools.sanitizer_here()):
             return None
         call = trial.built, trial.plan, first.arguments, self._task.graph.results
-        with self.device.exclusive():
-            findings = tools.sanitize(self.device, self._builder, *call, budget=self._budget)
-        trial.sanitized = " and ".join(filter(None, (trial.sanitized, "compute-sanitizer")))
+        findings, ended = tools.sanitize(self.device, self._builder, *call)
+        looked = f"compute-sanitizer ({', '.join(ended)})" if ended else ""
+        trial.sanitized = " and ".join(filter(None, (trial.sanitized, looked)))
         if not findings:
             return None
         finding = findings[0]

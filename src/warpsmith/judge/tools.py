@@ -14,7 +14,7 @@ from typing import get_args
 
 import torch
 
-from warpsmith.device.cuda.device import CudaDevice
+from warpsmith.device.cuda.device import CudaDevice, budget_for
 from warpsmith.device.cuda.sanitizer import Tool, command, parse
 from warpsmith.device.cuda.tools import find
 from warpsmith.errors import MachineError
@@ -23,8 +23,8 @@ from warpsmith.judge.roofline import from_metrics
 from warpsmith.program import Builder
 from warpsmith.records import Bound, BoundPlan, Build, Finding, Profile, TensorSpec
 
-SLOW_DOWN = 400
-"""How much more a call under a tool may take: sanitizers slow kernels down by one to two orders of magnitude."""
+SANITIZER_SECONDS = 10.0
+"""How long a call may take under each tool. Sanitizers slow kernels down by one to five orders of magnitude."""
 MOST_LAUNCHES = 64
 """Launches up to which Nsight Compute looks at a plan; it replays each several times."""
 
@@ -42,18 +42,22 @@ def sanitize(
     inputs: Mapping[str, torch.Tensor],
     outputs: Sequence[TensorSpec],
     *,
-    budget: int,
-) -> tuple[Finding, ...]:
-    """Call once under each tool of compute-sanitizer; return what the first that finds anything found.
+    seconds: float = SANITIZER_SECONDS,
+) -> tuple[tuple[Finding, ...], tuple[Tool, ...]]:
+    """Call once under each tool of compute-sanitizer, for as many `seconds` at most. The GPU is held meanwhile.
 
+    Returns what the first tool that finds anything found, and the tools that came to an end.
     Raises MachineError where a tool does not work on this GPU.
     """
+    ended: list[Tool] = []
     for tool in get_args(Tool):
-        with tempfile.TemporaryDirectory(prefix="warpsmith-sanitizer-") as folder:
+        with tempfile.TemporaryDirectory(prefix="warpsmith-sanitizer-") as folder, device.exclusive():
             log = Path(folder) / "log"
             under = CudaDevice(device.present, builder, prefix=command(tool, str(log)))
             try:
-                under.run(build, plan, inputs, outputs, fill=1, budget=budget * SLOW_DOWN)
+                execution = under.run(build, plan, inputs, outputs, fill=1, budget=budget_for(seconds))
+                if any(finding.kind == "budget" for finding in execution.findings):
+                    continue
                 under.runner.finish()
             finally:
                 under.close()
@@ -62,9 +66,10 @@ def sanitize(
             findings = tuple(
                 finding for finding in parse(log.read_text(errors="replace")) if _answers_for(finding, plan)
             )
+        ended.append(tool)
         if findings:
-            return findings
-    return ()
+            return findings, tuple(ended)
+    return (), tuple(ended)
 
 
 def _answers_for(finding: Finding, plan: BoundPlan) -> bool:

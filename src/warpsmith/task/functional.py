@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,9 @@ import torch
 from warpsmith.errors import TaskError
 from warpsmith.records import Arg, DTypeArg, Graph, Node, Ref, Task, TensorSpec
 from warpsmith.task.phrases import gives_first_only, phrase
+
+_PIECE = 1 << 25
+"""Elements that are compared at once."""
 
 
 def emit(graph: Graph, name: str) -> str:
@@ -100,18 +103,29 @@ def _difference(got: torch.Tensor, due: torch.Tensor) -> str | None:
         return None
     if not due.is_floating_point():
         return "its integers differ"
-    a, b = got.double(), due.double()
-    finite = torch.isfinite(b)
-    if not torch.equal(torch.isfinite(a), finite) or not _same(a[~finite], b[~finite]):
-        return "NaN or infinity stand elsewhere"
+    worst = largest = 0.0
+    for a, b in _pieces(got, due):
+        a, b = a.double(), b.double()
+        finite = torch.isfinite(b)
+        if not torch.equal(torch.isfinite(a), finite) or not _same(a[~finite], b[~finite]):
+            return "NaN or infinity stand elsewhere"
+        if bool(finite.any()):
+            worst = max(worst, float((a - b)[finite].abs().max()))
+            largest = max(largest, float(b[finite].abs().max()))
     # Both sides call the same operators: only their internal order of summation may differ.
-    limit = 64 * torch.finfo(due.dtype).eps * max(1.0, float(b[finite].abs().max()))
-    worst = float((a - b)[finite].abs().max())
+    limit = 64 * torch.finfo(due.dtype).eps * max(1.0, largest)
     return None if worst <= limit else f"it differs by {worst:.3g}"
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | ((a != a) & (b != b))).all())
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return all(bool(((one == other) | ((one != one) & (other != other))).all()) for one, other in _pieces(a, b))
+
+
+def _pieces(a: torch.Tensor, b: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Both tensors piece by piece, so that comparing them takes little memory."""
+    return zip(torch.split(a.reshape(-1), _PIECE), torch.split(b.reshape(-1), _PIECE), strict=True)
 
 
 def _line(graph: Graph, node: Node) -> str:

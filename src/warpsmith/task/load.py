@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -30,15 +30,19 @@ from warpsmith.task.sourcefile import (
 )
 from warpsmith.task.usercode import Blame, execute, importing_from, line_of
 
+Alone = Callable[[], AbstractContextManager[object]]
+"""Makes a context in which a GPU is used for a while, and nobody times anything on it."""
 
-def load_task(target: str | Path) -> Task:
+
+def load_task(target: str | Path, *, alone: Alone = nullcontext) -> Task:
     """Load "file.py", or "file.py:Class" where the file holds several modules.
 
     The file defines a `torch.nn.Module` (called `Model` unless it is the only one), its inputs as `get_inputs()` (a
     list of positional arguments, or a dict of keywords) or as the value `example_inputs`, and optionally
     `get_init_inputs()` for the constructor. Random numbers are seeded as KernelBench does. The module stays in the
     mode that its constructor leaves it in; the masks of dropout in training mode become inputs of the task, after those
-    of forward. Raises TaskError, with file and line, for whatever cannot be used.
+    of forward. A large module is run once on a GPU, where there is one, in a context that `alone` makes. Raises
+    TaskError, with file and line, for whatever cannot be used.
     """
     file, class_name = split(str(target))
     text = read(file)
@@ -54,13 +58,16 @@ def load_task(target: str | Path) -> Task:
             module = found(**init) if isinstance(init, dict) else found(*(init or ()))
         name = Path(file).stem if class_name is None else f"{Path(file).stem}-{class_name}"
         drawable = hasattr(namespace, "get_inputs") or callable(getattr(namespace, "example_inputs", None))
-        return _task(module, examples, name, str(target), file, text, module_inputs=drawable)
+        return _task(module, examples, name, str(target), file, text, module_inputs=drawable, alone=alone)
 
 
-def task_from_module(module: torch.nn.Module, example_inputs: object, name: str | None = None) -> Task:
+def task_from_module(
+    module: torch.nn.Module, example_inputs: object, name: str | None = None, *, alone: Alone = nullcontext
+) -> Task:
     """Make a task of a live module, as it is: its mode, its parameters, its buffers. The module is not changed.
 
     `example_inputs` is what forward takes: a tensor, a list or tuple of positional arguments, or a dict of keywords.
+    `alone` is as for `load_task`.
     """
     if not isinstance(module, torch.nn.Module):
         raise TaskError(f"expected a torch.nn.Module, got {type(module).__name__}")
@@ -68,7 +75,7 @@ def task_from_module(module: torch.nn.Module, example_inputs: object, name: str 
     file = None if kind.__module__.startswith("torch.") else _source_file(kind)
     with seeded(SEED):
         called = name or kind.__name__
-        return _task(module, example_inputs, called, called, file, None, module_inputs=False)
+        return _task(module, example_inputs, called, called, file, None, module_inputs=False, alone=alone)
 
 
 def draw_module_inputs(task: Task, seed: int, device: str = "cpu") -> dict[str, torch.Tensor]:
@@ -139,25 +146,29 @@ def _task(
     text: str | None,
     *,
     module_inputs: bool,
+    alone: Alone,
 ) -> Task:
     _check_state(module, file)
     line = line_of(type(module).forward, file)
     call = bind(inspect.signature(module.forward), examples, file, line)
     where = _place(module, call)
+    if where == "cpu":
+        alone = nullcontext
     with attributes_of(module) as attributes:
-        try:
-            expected, changed, dealt = _run(module, call, file, where)
-        except TaskError:
-            if where == "cpu":
-                raise
-            # A tensor that the module keeps outside of its state stays on the CPU; or the GPU is too full.
-            where = "cpu"
-            attributes.restore()
-            expected, changed, dealt = _run(module, call, file, where)
-        state = attributes.state(lambda: _run(module, call, file, where))
-        if state:
-            attributes.become_buffers(state)
-            expected, changed, dealt = _run(module, call, file, where)
+        with alone():
+            try:
+                expected, changed, dealt = _run(module, call, file, where)
+            except TaskError:
+                if where == "cpu":
+                    raise
+                # A tensor that the module keeps outside of its state stays on the CPU; or the GPU is too full.
+                where = "cpu"
+                attributes.restore()
+                expected, changed, dealt = _run(module, call, file, where)
+            state = attributes.state(lambda: _run(module, call, file, where))
+            if state:
+                attributes.become_buffers(state)
+                expected, changed, dealt = _run(module, call, file, where)
         names = _output_names(expected, file, line)
         exported = export(module, call.args, call.kwargs, file, type(module).__name__)
         captured = capture(exported, list(call.tensors), list(names), file)
@@ -176,7 +187,7 @@ def _task(
         lines=captured.lines,
     )
     after = {captured.names[target]: value for target, value in changed.items() if target in captured.names}
-    with Blame(f"the functional form of {name}", file):
+    with alone(), Blame(f"the functional form of {name}", file):
         check(task, [*names.values()], after, file, where)
     return task
 

@@ -317,6 +317,11 @@ def seconds_for(budget: int | None) -> float:
     return BASE_SECONDS + (budget or 0) / INSTRUCTIONS_PER_SECOND
 
 
+def budget_for(seconds: float) -> int:
+    """Return the budget of thread-instructions with which a call may take so long."""
+    return int(max(0.0, seconds - BASE_SECONDS) * INSTRUCTIONS_PER_SECOND)
+
+
 def finding_of(fault: Fault, plan: BoundPlan) -> Finding:
     """Say as a finding what a fault means."""
     kind, text = _FAULTS.get(fault.name, ("trap", f"The driver reports {fault.name}."))
