@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import pickle
 import tempfile
@@ -64,20 +63,29 @@ class Refused:
 
 
 def write_task(task: Task, path: Path) -> None:
-    """Write a task to a file: tensors as bytes, so that no memory is shared."""
+    """Write a task to a file, and its tensors to others beside it."""
     fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
     for name in _TENSORS:
-        written = io.BytesIO()
-        torch.save({key: value.detach().clone() for key, value in fields[name].items()}, written)
-        fields[name] = written.getvalue()
+        torch.save({key: _whole(value) for key, value in fields.pop(name).items()}, _beside(path, name))
     path.write_bytes(pickle.dumps(fields))
 
 
 def read_task(path: Path) -> Task:
-    """Return the task that `write_task` wrote."""
+    """Return the task that `write_task` wrote. Its tensors are mapped: processes that read it share their memory."""
     fields = pickle.loads(path.read_bytes())
-    tensors = {name: frozen(torch.load(io.BytesIO(fields[name]), weights_only=True)) for name in _TENSORS}
-    return Task(**{**fields, **tensors})
+    for name in _TENSORS:
+        fields[name] = frozen(torch.load(_beside(path, name), weights_only=True, mmap=True))
+    return Task(**fields)
+
+
+def _whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor as its storage holds it; a copy where that holds more."""
+    tensor = tensor.detach()
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+
+
+def _beside(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.name}-{name}.pt")
 
 
 def serve(pipe: Connection, setup: WorkerSetup) -> None:

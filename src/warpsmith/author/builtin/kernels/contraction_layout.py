@@ -164,7 +164,7 @@ class Layout:
     @property
     def depth(self) -> int:
         """Length of each sum."""
-        return self.producer.depth
+        return self.left.depth
 
     @property
     def count(self) -> int:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
-from warpsmith.author.builtin.index import Index
+from warpsmith.author.builtin.index import Index, axes_of, lift, ravel, unravel
 from warpsmith.author.builtin.lowering.diagonals import Diagonal
 from warpsmith.author.builtin.lowering.pointwise import element
 from warpsmith.author.builtin.lowering.registry import Site, lowers
-from warpsmith.author.builtin.scalar import Literal, Scalar, apply, compute_dtype
-from warpsmith.author.builtin.values import Contraction, Coords, Value, Virtual, expand_coords
+from warpsmith.author.builtin.lowering.views import padded
+from warpsmith.author.builtin.scalar import Literal, Load, Scalar, apply, compute_dtype
+from warpsmith.author.builtin.values import Contraction, Coords, Packed, Stored, Value, Virtual, expand_coords
+from warpsmith.records import DTYPE_BYTES
+
+# Products from which on two copies of the operands cost little beside them, and extents that fill a tile.
+_WORTH_COPYING, _LEAST_EXTENT = 1 << 30, 64
 
 
 def product(site: Site, a: Value, b: Value, transposed: bool = False) -> Contraction:
@@ -30,8 +36,72 @@ def product(site: Site, a: Value, b: Value, transposed: bool = False) -> Contrac
         place = (out[rank + 1], inner[0]) if transposed else (inner[0], out[rank + 1])
         return element(b, (*expand_coords(out[:rank], batch_b), *place), dtype)
 
-    name = site.name("product")
-    return Contraction(name, (*batch, m, n), dtype, (dtype,), roles + "mn", (depth,), left, right, "matmul")
+    name, factors = site.name("product"), ((a, False), (b, not transposed))
+    packed = None
+    if math.prod(batch) * m * n * depth >= _WORTH_COPYING and min(m, n, depth) >= _LEAST_EXTENT:
+        packed = _packed(site.node.name, factors, dtype)
+    return Contraction(name, (*batch, m, n), dtype, (dtype,), roles + "mn", (depth,), left, right, "matmul", (), packed)
+
+
+def _packed(name: str, factors: Sequence[tuple[Value, bool]], dtype: str) -> Packed | None:
+    """Offer both factors with rows that lie whole, start at a multiple of 16 bytes and are filled up with zeros.
+
+    A factor is (…, outer, depth), or (…, depth, outer) if it is to be turned. None where both can be read in vectors as
+    they are.
+    """
+    if all(_regular(factor) for factor, _ in factors):
+        return None
+    width = max(_vector(factor) for factor, _ in factors)
+    (first, turned), *_ = factors
+    depth = first.shape[-2 if turned else -1]
+    room = -(-depth // width) * width
+    rows = [_rows(f"{name}_{side}", *factor, room) for side, factor in zip(("left", "right"), factors, strict=True)]
+
+    def at(number: int) -> Callable[[Coords, Coords], Scalar]:
+        row, lead = rows[number], factors[number][0].shape[:-2]
+        memory = Stored(row.name, row.shape, row.dtype)
+
+        def operand(out: Coords, inner: Coords) -> Scalar:
+            image = ravel(expand_coords(out[:-2], lead), lead)
+            return element(memory, (image, out[number - 2], inner[0]), dtype)
+
+        return operand
+
+    return Packed(tuple(rows), (room,), at(0), at(1))
+
+
+def _rows(name: str, factor: Value, turned: bool, room: int) -> Virtual:
+    """Return a factor as (images, outer, room)."""
+    *lead, outer, depth = factor.shape
+    if turned:
+        outer, depth = depth, outer
+    whole = Virtual(
+        factor.name,
+        (math.prod(lead), outer, depth),
+        factor.dtype,
+        lambda c: factor.at((*unravel(c[0], lead), *(reversed(c[1:]) if turned else c[1:]))),
+    )
+    return padded(name, whole, (math.prod(lead), outer, room), (0, 0, 0), 0.0)
+
+
+def _vector(factor: Value) -> int:
+    """Elements of 16 bytes."""
+    return 16 // DTYPE_BYTES[factor.dtype]
+
+
+def _regular(factor: Value) -> bool:
+    """Whether a factor is read in whole vectors along one of its last two dimensions, or is computed on the way."""
+    axes = axes_of(factor.shape, "e")
+    value = factor.at(tuple(map(lift, axes)))
+    if not isinstance(value, Load):
+        return True
+    width = _vector(factor)
+    for axis in axes[-2:]:
+        rest = value.index - lift(axis)
+        alone = axis not in rest.axes and axis.extent % width == 0
+        if alone and rest.constant % width == 0 and all(c % width == 0 for _, c in rest.terms):
+            return True
+    return False
 
 
 def _named(site: Site, formula: Contraction, drop: Sequence[int] = ()) -> Virtual:

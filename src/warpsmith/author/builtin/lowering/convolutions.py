@@ -10,6 +10,7 @@ from warpsmith.author.builtin.lowering.contractions import biased
 from warpsmith.author.builtin.lowering.pointwise import element
 from warpsmith.author.builtin.lowering.reductions import windows
 from warpsmith.author.builtin.lowering.registry import Site, lowers
+from warpsmith.author.builtin.lowering.views import padded
 from warpsmith.author.builtin.scalar import Scalar, compute_dtype
 from warpsmith.author.builtin.values import Contraction, Coords, Packed, Stored, Value, Virtual
 from warpsmith.errors import UnsupportedOperator
@@ -19,8 +20,8 @@ from warpsmith.errors import UnsupportedOperator
 Operand = Callable[[Coords, Coords], Scalar]
 Operands = Callable[[Value, Value], tuple[Operand, Operand]]
 
-# Channels that are worth to be brought side by side: reads of 16 bytes, a few at a time.
-_VECTOR, _LEAST_CHANNELS = 4, 8
+# Channels that lie side by side are read by 16 bytes.
+_VECTOR = 4
 
 
 @lowers("conv1d.default", "conv2d.default", "conv3d.default", "convolution.default", "conv1d.padding", "conv2d.padding")
@@ -77,17 +78,27 @@ def convolved(
     inputs, dtype = filters.shape[1], compute_dtype(x.dtype)
     left, right = operands(x, filters)
     packed = None
-    if inputs >= _LEAST_CHANNELS and inputs % _VECTOR == 0 and math.prod(taps) > 1:
+    room = -(-inputs // _VECTOR) * _VECTOR
+    filled = room == inputs or (shape[1] == 1 and 3 * room <= 4 * inputs)
+    if filled and math.prod(taps) > 1:
         node = name.partition(".")[0]
+        x, filters = _with_channels(x, room), _with_channels(filters, room)
         images, bank = _channels_last(f"{node}_images", x), _channels_last(f"{node}_filters", filters)
         moved = operands(_channels_first(images, x.shape), _channels_first(bank, filters.shape))
-        packed = Packed((images, bank), (*taps, inputs), *map(_channel_first, moved))
+        packed = Packed((images, bank), (*taps, room), *map(_channel_first, moved))
     return Contraction(name, shape, dtype, (dtype,), roles, (inputs, *taps), left, right, "conv", phases, packed)
 
 
 def _channel_first(operand: Operand) -> Operand:
     """Let an operand be asked with the input channel last."""
     return lambda out, inner: operand(out, (inner[-1], *inner[:-1]))
+
+
+def _with_channels(x: Value, room: int) -> Value:
+    """Return (batch, channels, *places) with channels of zeros added until there are `room`."""
+    if x.shape[1] % room == 0:
+        return x
+    return padded(x.name, x, (x.shape[0], room, *x.shape[2:]), [0] * len(x.shape), 0.0)
 
 
 def _channels_last(name: str, x: Value) -> Virtual:
