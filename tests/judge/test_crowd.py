@@ -11,7 +11,7 @@ import torch
 
 from warpsmith.errors import MachineError
 from warpsmith.judge import crowd
-from warpsmith.judge.crowd import with_patience
+from warpsmith.judge.crowd import says_so, with_patience
 from warpsmith.records import Failure, Stage, Verdict
 
 JUDGED = Verdict("candidate", "task", Stage.NUMERICS, Failure(Stage.NUMERICS, "wrong_value", "of no matter here"), None)
@@ -49,7 +49,7 @@ def answers(*given: Answer) -> Callable[[], Verdict]:
 def test_what_it_holds_itself_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = Gpu(monkeypatch)
     forgotten: list[int] = []
-    found = with_patience(answers(SHORT, JUDGED), lambda: forgotten.append(1), gpu.device, "gelu")
+    found = with_patience(answers(SHORT, JUDGED), lambda: forgotten.append(1), gpu.device, "gelu", says_so)
     assert found is JUDGED and len(forgotten) == 1 and gpu.slept == 0.0
 
 
@@ -61,28 +61,28 @@ def test_it_waits_while_others_hold_memory_and_its_clock_stands_still(
     monkeypatch: pytest.MonkeyPatch, short: Answer
 ) -> None:
     gpu = Gpu(monkeypatch, 60, 60)
-    assert with_patience(answers(short, short, short, JUDGED), lambda: None, gpu.device, "gelu") is JUDGED
+    assert with_patience(answers(short, short, short, JUDGED), lambda: None, gpu.device, "gelu", says_so) is JUDGED
     assert gpu.slept == 2 * crowd.PAUSE and gpu.told == [True, False, True, False]
 
 
 def test_a_program_that_has_the_gpu_for_itself_and_does_not_fit_is_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert with_patience(answers(FULL), lambda: None, Gpu(monkeypatch).device, "gelu") is FULL
+    assert with_patience(answers(FULL), lambda: None, Gpu(monkeypatch).device, "gelu", says_so) is FULL
 
 
 def test_in_the_end_it_says_how_much_others_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = Gpu(monkeypatch, *[60] * 200)
     with pytest.raises(MachineError, match="gelu does not fit into the GPU's memory beside 60 GB"):
-        with_patience(answers(SHORT), lambda: None, gpu.device, "gelu")
+        with_patience(answers(SHORT), lambda: None, gpu.device, "gelu", says_so)
     assert crowd.PATIENCE <= gpu.slept < crowd.PATIENCE + 2 * crowd.PAUSE
 
 
 def test_a_task_too_large_for_the_gpu_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = Gpu(monkeypatch)
     with pytest.raises(MachineError, match=r"gelu does not fit into the GPU's memory$"):
-        with_patience(answers(SHORT), lambda: None, gpu.device, "gelu")
+        with_patience(answers(SHORT), lambda: None, gpu.device, "gelu", says_so)
     assert gpu.slept == 0.0
 
 
 def test_other_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MachineError, match="lost"):
-        with_patience(answers(MachineError("the GPU is lost")), lambda: None, Gpu(monkeypatch).device, "gelu")
+        with_patience(answers(MachineError("the GPU is lost")), lambda: None, Gpu(monkeypatch).device, "gelu", says_so)

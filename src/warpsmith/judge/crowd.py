@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
 from warpsmith.device.cuda.device import CudaDevice
 from warpsmith.errors import MachineError
 from warpsmith.records import Verdict
+
+T = TypeVar("T")
 
 PATIENCE = 300.0
 """Seconds to wait for memory that others hold."""
@@ -36,24 +39,27 @@ def taken_bytes(device: CudaDevice) -> int:
     return int(total - free) - OWN_BYTES
 
 
-def with_patience(judge: Callable[[], Verdict], forget: Callable[[], None], device: CudaDevice, name: str) -> Verdict:
-    """Call `judge` until memory suffices, `forget`ting what can be computed again before each further try.
+def with_patience(
+    do: Callable[[], T], forget: Callable[[], None], device: CudaDevice, name: str, full: Callable[[T], bool]
+) -> T:
+    """Call `do` until memory suffices, `forget`ting what can be computed again before each further try.
 
-    Waits only while others hold memory, for `PATIENCE` at most. Then a verdict that says so counts, and for everything
-    else there is MachineError.
+    Memory lacks where `do` raises what `lacks_memory` knows, or where what it returns says so by `full`. Waits only
+    while others hold memory, for `PATIENCE` at most; the lock of the GPU must not be held by whoever calls. In the end
+    what says so is returned, if nobody else was there to blame; otherwise there is MachineError, which tells of `name`.
     """
     until, tries = time.monotonic() + PATIENCE, 0
     while True:
-        found, error = _tried(judge)
-        if found is not None and (found.failure is None or found.failure.reason != OUT_OF_MEMORY):
-            return found
+        found, error = _tried(do)
+        if error is None and not full(found[0]):
+            return found[0]
         forget()
         tries += 1
         if tries == 1:
             continue  # what was held for other candidates may have been in the way
         taken = taken_bytes(device)
-        if found is not None and taken <= 0:
-            return found
+        if error is None and taken <= 0:
+            return found[0]
         if taken <= 0 or time.monotonic() > until:
             beside = f" beside {taken / 1e9:.0f} GB that other processes hold" if taken > 0 else ""
             raise MachineError(f"judging {name} does not fit into the GPU's memory{beside}") from error
@@ -62,11 +68,16 @@ def with_patience(judge: Callable[[], Verdict], forget: Callable[[], None], devi
         device.waits(False)
 
 
-def _tried(judge: Callable[[], Verdict]) -> tuple[Verdict | None, Exception | None]:
-    """The verdict, or why memory did not suffice for one."""
+def says_so(verdict: Verdict) -> bool:
+    """Whether a verdict says that the program's buffers found no room."""
+    return verdict.failure is not None and verdict.failure.reason == OUT_OF_MEMORY
+
+
+def _tried(do: Callable[[], T]) -> tuple[tuple[T, ...], Exception | None]:
+    """What it returns, or why memory did not suffice for it."""
     try:
-        return judge(), None
+        return (do(),), None
     except (RuntimeError, MachineError) as error:
         if not lacks_memory(error):
             raise
-        return None, error
+        return (), error

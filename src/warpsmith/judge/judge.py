@@ -25,7 +25,7 @@ from warpsmith.device.cuda.device import CudaDevice
 from warpsmith.device.protocol import Device, EstimatingDevice
 from warpsmith.errors import MachineError, ProgramError
 from warpsmith.judge import probes
-from warpsmith.judge.crowd import with_patience
+from warpsmith.judge.crowd import says_so, with_patience
 from warpsmith.judge.library import estimated_share, library_profile
 from warpsmith.judge.native import Native
 from warpsmith.judge.profile import profile
@@ -121,7 +121,8 @@ class Judge:
         """
         if self._native is None:
             return self._judge(candidate)
-        return with_patience(partial(self._judge, candidate), self._forget, self._native.device, self.task.name)
+        device, name = self._native.device, self.task.name
+        return with_patience(partial(self._judge, candidate), self._forget, device, name, says_so)
 
     def _forget(self) -> None:
         """Let go of all that can be computed again."""

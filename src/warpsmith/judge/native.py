@@ -17,6 +17,7 @@ from warpsmith.device.simulator import Simulator
 from warpsmith.errors import MachineError, SimulatorError
 from warpsmith.judge import tools
 from warpsmith.judge.blockwise import BlockPool, Blocks, blocks_for
+from warpsmith.judge.crowd import with_patience
 from warpsmith.judge.library import library_profile
 from warpsmith.judge.mixtures import draw_any
 from warpsmith.judge.pool import FAMILY, Pool, members_for
@@ -53,8 +54,13 @@ class Native:
         blocks = blocks_for(self._task, self.device.memory_bytes)
         if blocks is None:
             return None
-        with self.device.exclusive():
-            return blocks if blocks.holds(draw_any(self._task, FAMILY, 0, self.device.where)) else None
+
+        def holds() -> bool:
+            with self.device.exclusive():
+                return blocks.holds(draw_any(self._task, FAMILY, 0, self.device.where))
+
+        sound = with_patience(holds, torch.cuda.empty_cache, self.device, self._task.name, lambda _: False)
+        return blocks if sound else None
 
     def forget(self) -> None:
         """Let go of all that can be computed again."""
