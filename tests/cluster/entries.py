@@ -9,6 +9,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from warpsmith.cluster import worker
 from warpsmith.cluster.worker import Ready, Refused, Waits, WorkerSetup
 from warpsmith.errors import SettingsError, SimulatorError
 from warpsmith.records import Candidate, Failure, Stage, Verdict
@@ -54,6 +55,18 @@ def dies(pipe: Connection, setup: WorkerSetup) -> None:
     pipe.send(Ready())
     pipe.recv()
     os._exit(7)
+
+
+class Broken:
+    """A judge whose GPU has failed."""
+
+    def judge(self, candidate: Candidate) -> Verdict:
+        raise RuntimeError("CUDA error:\nan illegal memory access was encountered")
+
+
+def falls(pipe: Connection, setup: WorkerSetup) -> None:
+    pipe.send(Ready())
+    worker._answer(pipe, Broken())  # type: ignore[arg-type]
 
 
 def waits_for_the_gpu(pipe: Connection, setup: WorkerSetup) -> None:

@@ -69,6 +69,16 @@ def test_two_deaths_in_a_row_are_an_error_that_says_how(tmp_path: Path) -> None:
         asyncio.run(pool.judge(candidate))
 
 
+def test_what_pytorch_failed_with_is_told(tmp_path: Path) -> None:
+    with (
+        executor(entries.falls, tmp_path) as pool,
+        pytest.raises(
+            WorkerDied, match="met RuntimeError: CUDA error: an illegal memory access was encountered, twice"
+        ),
+    ):
+        asyncio.run(pool.judge(candidate_of(SQUARE)))
+
+
 def test_what_takes_too_long_is_a_verdict_and_nothing_of_it_lives_on(tmp_path: Path) -> None:
     with executor(entries.hangs_with_a_child, tmp_path, seconds=0.5) as pool:
         verdict = asyncio.run(pool.judge(candidate_of(SQUARE)))

@@ -28,7 +28,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from warpsmith.cluster.worker import Ready, Refused, Waits, WorkerSetup, serve, write_task
+from warpsmith.cluster.worker import Fallen, Ready, Refused, Waits, WorkerSetup, serve, write_task
 from warpsmith.errors import MachineError, WarpsmithError, WorkerDied
 from warpsmith.records import Candidate, Failure, Stage, Task, Verdict
 
@@ -186,6 +186,8 @@ class _Slot:
         answer = self._receive(seconds)
         if isinstance(answer, WarpsmithError):
             raise answer
+        if isinstance(answer, Fallen):
+            raise _Died(f"a worker met {answer.text}")
         if not isinstance(answer, Verdict):
             raise _Died("a worker answered nonsense")
         return answer

@@ -18,9 +18,10 @@ from warpsmith.device.cuda.device import CudaDevice
 from warpsmith.errors import WarpsmithError
 from warpsmith.judge import Judge
 from warpsmith.program import Builder
-from warpsmith.records import Candidate, Task, frozen
+from warpsmith.records import Task, frozen
 
 _TENSORS = ("state", "examples")
+_LAST_WORDS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,13 @@ class Refused:
     """The worker cannot judge: an unknown GPU, a task that cannot be used."""
 
     error: WarpsmithError
+
+
+@dataclass(frozen=True, slots=True)
+class Fallen:
+    """The last word of a worker that PyTorch, or the memory of the machine, has failed."""
+
+    text: str
 
 
 def write_task(task: Task, path: Path) -> None:
@@ -127,11 +135,11 @@ def _answer(pipe: Connection, judge: Judge) -> None:
             candidate = pipe.recv()
         except EOFError:
             return
-        pipe.send(_verdict(judge, candidate))
-
-
-def _verdict(judge: Judge, candidate: Candidate) -> object:
-    try:
-        return judge.judge(candidate)
-    except WarpsmithError as error:
-        return error
+        try:
+            pipe.send(judge.judge(candidate))
+        except WarpsmithError as error:
+            pipe.send(error)
+        except (RuntimeError, MemoryError) as error:
+            # After an error of CUDA nothing in this process can be trusted any more.
+            pipe.send(Fallen(" ".join(f"{type(error).__name__}: {error}".split())[:_LAST_WORDS]))
+            raise
