@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from tests.author.conftest import GPU, Checker
 from tests.author.modules import Wrapped
@@ -16,6 +17,7 @@ from warpsmith.author.builtin import Compiled, Recipe, compile_graph
 from warpsmith.device.catalog import gpu
 from warpsmith.program import bind
 from warpsmith.records import GpuSpec, Graph, Node, Ref, TensorSpec
+from warpsmith.task import task_from_module
 
 Case = tuple[Callable[..., torch.Tensor], tuple[torch.Tensor, ...], float]
 _generator = torch.Generator().manual_seed(11)
@@ -166,3 +168,20 @@ def test_shared_sums_compile_without_spills(checker: Checker, m: int, depth: int
     build = checker.builder.build(compiled.program, dict(compiled.tunables), "sm_90a")
     assert build.ok, build.diagnostics
     assert all(one.spill_loads == 0 for one in build.resources), build.resources
+
+
+def test_layers_that_share_their_sums_share_their_kernels() -> None:
+    """A tunable in a comment must stand alone, or two layers that are alike look different."""
+
+    class Layers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(8192, 64), nn.Linear(4096, 64)
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.first(x), self.second(y)
+
+    task = task_from_module(Layers(), (torch.randn(64, 8192), torch.randn(64, 4096)))
+    compiled = compile_graph(task.graph, Recipe(), GPU)
+    assert {genes.get("depth") for genes in compiled.recipe.genes.values()} == {"split"}
+    assert "template <int Splits, int SumRows" in compiled.program.source

@@ -109,7 +109,7 @@ class Partials:
         ]
         name = f"{scope.kernel}_sum"
         everything = f"const {layout.ctype}* __restrict__ {self.name}, {params}"
-        comment = f"Adds up {self.splits} partial sums of each element: a thread for every {rows}th, then one for all."
+        comment = f"Adds up {self.splits} partial sums of each element: {rows} threads, then one of them."
         source = function(scope, name, everything, block, body, comment)
         grid = (f"ceil_div({layout.count // vec}, {block} // {rows})",)
         usual = next(r for r in _ROWS if r == 1 or (r * 4 <= self.values[0] and r * layout.count // vec < 2 * threads))
