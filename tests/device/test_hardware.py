@@ -1,4 +1,4 @@
-"""The simulator agrees with what an H200 gave, bit by bit; approximate instructions within two units in the last place."""
+"""The simulator agrees with what an H100 and an H200 gave, bit by bit; approximate instructions to two units in the last place."""
 
 from __future__ import annotations
 

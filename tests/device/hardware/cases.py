@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 SOURCE = Path(__file__).with_name("operations.cu")
-RECORDED = Path(__file__).with_name("h200.npz")
+RECORDED = Path(__file__).with_name("hopper.npz")
 COUNT = 1024
 
 
