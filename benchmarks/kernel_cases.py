@@ -98,6 +98,7 @@ CASES: dict[str, Case] = {
     "average pool": Case("F.avg_pool2d(x, 3, 1, 1)", {"x": (16, 64, 256, 256)}, {"x": (1, 4, 16, 16)}),
     "cumulative sum": Case("x.cumsum(1)", {"x": (4096, 32768)}, {"x": (4, 64)}),
     "cumulative sum, few rows": Case("x.cumsum(1)", {"x": (8, 4000000)}, {"x": (2, 64)}),
+    "copy": Case("x.clone()", {"x": (4096, 32768)}, {"x": (8, 64)}),
     "gelu": Case("F.gelu(x)", {"x": (4096, 32768)}, {"x": (8, 64)}),
     "transposed": Case("(x.permute(0, 2, 1) * 2).contiguous()", {"x": (64, 1024, 2048)}, {"x": (2, 40, 33)}),
     "cross entropy": Case("F.cross_entropy(x, x.argmax(1))", {"x": (8192, 8192)}, {"x": (8, 64)}),

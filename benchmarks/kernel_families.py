@@ -5,7 +5,8 @@
 Each case is one module at one size, judged in full: the defaults of the built-in author, every choice of every gene
 of its largest region changed by itself, and every value of its tunables, up to `--variants` programs. The module
 itself is timed eagerly and as a CUDA graph. Prints a line for each program, fastest first, and at the end one for each
-case: best time, its ratio to the faster of the two baselines, and its share of the speed of light.
+case: best time, its ratio to the faster of the two baselines, and its share of the speed of light; where memory limits
+it, also its share of what a copy reaches, if the case `copy` was measured.
 Writes benchmarks/results/kernel_families.json after each case; what it holds for the same sources, card and options
 is not measured again. `--simulate` tries this script on tiny sizes without a GPU: its numbers mean nothing.
 """
@@ -117,8 +118,17 @@ def show(name: str, found: dict[str, Any]) -> None:
         print(f"  {time}  {row['change']}  {row.get('message', '')[:120]}")
 
 
-def summary(name: str, found: dict[str, Any]) -> str:
-    """One line: the fastest program that passed, against the faster baseline and the bound."""
+def copied_share(copy: dict[str, Any] | None) -> float | None:
+    """Share of the bound that the fastest copy reaches, ours or PyTorch's: what memory really gives."""
+    if copy is None or not copy["baselines"]:
+        return None
+    timed = [row["seconds"] for row in copy["rows"] if "failure" not in row and "seconds" in row]
+    timed += [seconds for seconds in copy["baselines"].values() if isinstance(seconds, float)]
+    return float(copy["bound"] / min(timed)) if timed else None
+
+
+def summary(name: str, found: dict[str, Any], roof: float | None) -> str:
+    """One line: the fastest program that passed, against the faster baseline, the bound, and a copy as its `roof`."""
     passed = [row for row in found["rows"] if "failure" not in row and "seconds" in row]
     if not passed:
         return f"{name:28} none of {len(found['rows'])} passed"
@@ -128,8 +138,10 @@ def summary(name: str, found: dict[str, Any]) -> str:
     share = found["bound"] / best["seconds"]
     first = next((row["seconds"] for row in passed if row["change"] == "defaults"), None)
     default = f"{first * 1e6:10.1f}" if first is not None else "    failed"
+    of_copy = f" ({share / roof:.1%} of a copy)" if roof is not None and found["limit"] == "memory" else ""
     return (
-        f"{name:28} {best['seconds'] * 1e6:10.1f} us {ratio} {share:6.1%} of the bound; defaults {default} us; "
+        f"{name:28} {best['seconds'] * 1e6:10.1f} us {ratio} {share:6.1%} of the bound{of_copy}; "
+        f"defaults {default} us; "
         f"{len(passed)} of {len(found['rows'])} passed; best: {best['change']}"
     )
 
@@ -161,7 +173,7 @@ def main() -> None:
     print()
     for name in chosen:
         if name in results.document:
-            print(summary(name, results.document[name]))
+            print(summary(name, results.document[name], copied_share(results.document.get("copy"))))
     results.finish()
 
 
