@@ -51,6 +51,22 @@ def test_sizes_shrink_and_what_the_module_computes_does_not(tmp_path: Path) -> N
     assert "* 1024" in text and "kernel = 3" in text
 
 
+HEADS = TASK.replace("features, hidden = 4096, 200", "features, hidden = 240, 240").replace(
+    "        super().__init__()", "        super().__init__()\n        assert features % 12 == 0"
+)
+
+
+def test_what_fits_in_proportion_only_shrinks_in_proportion(tmp_path: Path) -> None:
+    suite = tmp_path / "suite"
+    suite.mkdir()
+    (suite / "heads.py").write_text(HEADS)  # 240 by steps is 32, which twelve does not divide, nor does it 30
+    (suite / "broken.py").write_text(TASK.replace("return self.layer(x)", "return self.layer(x) @ x"))
+    done = _shrink(suite, tmp_path / "small")
+    assert done.returncode == 1, "one of them loads in no size"
+    assert "broken.py: does not load in any size" in done.stdout and not (tmp_path / "small" / "broken.py").exists()
+    assert load_task(tmp_path / "small" / "heads.py").graph.inputs[0].shape == (2, 60)
+
+
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "suite").mkdir()
     done = _shrink(tmp_path / "suite", tmp_path / "small")
