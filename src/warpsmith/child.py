@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from warpsmith import wire
 
@@ -29,32 +30,96 @@ KEPT_ENVIRONMENT = (
 _EPITAPH = 2000
 
 
+class Process(Protocol):
+    """A process that leads a session of its own. Its number is nobody else's before `release`."""
+
+    @property
+    def pid(self) -> int:
+        """Its number, which is also that of its group."""
+
+    def poll(self) -> int | None:
+        """Return the code that it ended with, the negative number of the signal that ended it, or None."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the same once it has ended. Raises subprocess.TimeoutExpired after so many seconds."""
+
+    def release(self) -> None:
+        """Have done with it; it has been waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """How a process is to begin: with nothing to read from a terminal, and printing to `printed`, a descriptor.
+
+    `reads` and `writes` are the descriptors for messages, which become the last two arguments of the command.
+    `environment` is all that it sees.
+    """
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    cwd: str
+    reads: int
+    writes: int
+    printed: int
+
+
+Start = Callable[[Beginning], Process]
+"""Starts a process. Raises OSError where the machine cannot."""
+
+
+class _Fresh(subprocess.Popen[bytes]):
+    """A process that was started from its command."""
+
+    def release(self) -> None:
+        """Have done with it. To wait for it was all there is to do."""
+
+
+def fresh(beginning: Beginning) -> Process:
+    """Start a process from its command, with a new interpreter and whatever it imports."""
+    return _Fresh(
+        [*beginning.command, str(beginning.reads), str(beginning.writes)],
+        stdin=subprocess.DEVNULL,
+        stdout=beginning.printed,
+        stderr=subprocess.STDOUT,
+        pass_fds=(beginning.reads, beginning.writes),
+        cwd=beginning.cwd,
+        env=dict(beginning.environment),
+        start_new_session=True,
+    )
+
+
+def kept_environment() -> dict[str, str]:
+    """Return what a child sees of the environment: no keys and passwords."""
+    environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+    if "PYTHONPATH" in environment:
+        # What is relative here would mean another folder there.
+        folders = environment["PYTHONPATH"].split(os.pathsep)
+        environment["PYTHONPATH"] = os.pathsep.join(str(Path(folder).absolute()) for folder in folders if folder)
+    return environment | {"PYTHONUNBUFFERED": "1"}
+
+
 class Child:
     """One process. Its last two arguments are the descriptors to read from and to answer on; what it prints is kept.
 
-    Not thread-safe. Use as a context manager, or call `kill`.
+    `extra` is added to its environment, `start` is how it comes to be. Not thread-safe. Use as a context manager, or
+    call `kill`.
     """
 
-    def __init__(self, command: Sequence[str], *, extra: Mapping[str, str] | None = None, cwd: str = "/") -> None:
-        environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
-        if "PYTHONPATH" in environment:
-            # What is relative here would mean another folder there.
-            folders = environment["PYTHONPATH"].split(os.pathsep)
-            environment["PYTHONPATH"] = os.pathsep.join(str(Path(folder).absolute()) for folder in folders if folder)
-        environment |= {"PYTHONUNBUFFERED": "1", **(extra or {})}
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        extra: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        start: Start = fresh,
+    ) -> None:
+        environment = kept_environment() | dict(extra or {})
         self._printed: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         theirs_in, self._write = os.pipe()
         self._read, theirs_out = os.pipe()
         try:
-            self._process = subprocess.Popen(
-                _with_descriptors(command, theirs_in, theirs_out),
-                stdin=subprocess.DEVNULL,
-                stdout=self._printed,
-                stderr=subprocess.STDOUT,
-                pass_fds=(theirs_in, theirs_out),
-                cwd=cwd,
-                env=environment,
-                start_new_session=True,
+            self._process = start(
+                Beginning(tuple(command), environment, cwd, theirs_in, theirs_out, self._printed.fileno())
             )
         finally:
             os.close(theirs_in)
@@ -103,9 +168,12 @@ class Child:
 
     def kill(self) -> None:
         """End the process and everything that it started. Safe to call again."""
+        if self._printed.closed:
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._process.release()
         for descriptor in (self._read, self._write):
             if descriptor >= 0:
                 os.close(descriptor)
@@ -116,7 +184,7 @@ class Child:
         """Say how it ended and what it printed last. Waits a moment for a process that is just ending."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1.0)
-        code = self._process.returncode
+        code = self._process.poll()
         if code is None:
             how = "does not answer"
         elif code < 0:
@@ -127,8 +195,3 @@ class Child:
         self._printed.seek(0)
         printed = self._printed.read()[-_EPITAPH:].decode(errors="replace").strip()
         return f"{how}: {printed}" if printed else how
-
-
-def _with_descriptors(command: Sequence[str], reads: int, writes: int) -> list[str]:
-    """Return the command with the descriptors that it is to use as its last two arguments."""
-    return [*command, str(reads), str(writes)]

@@ -129,6 +129,37 @@ def test_one_kernel_computes_what_pytorch_computes(checker: Checker, name: str) 
     assert checker.largest_error(task, compiled, sanitize=True) <= limit
 
 
+def _relative(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, table: torch.Tensor, weight: torch.Tensor, index: torch.Tensor
+) -> torch.Tensor:
+    """Windows of Swin: what is added to the scores is a product too, looked up by the distance of two positions."""
+    bias = F.linear(F.relu(table), weight)[index.view(-1)].view(*index.shape, -1).permute(2, 0, 1)
+    return F.softmax(_scores(q, k) + 16 * torch.sigmoid(bias), dim=-1) @ v
+
+
+def test_a_product_that_is_looked_up_is_not_taken_for_the_scores(checker: Checker) -> None:
+    index = torch.randint(0, 40, (37, 37), generator=_generator)
+    task = checker.task(Wrapped(_relative), *SQUARE, _normal(40, 24), _normal(2, 24), index)
+    compiled = checker.compile(task)
+    assert attention_of(compiled)
+    assert "scores of 8 products" in compiled.program.source
+    assert checker.largest_error(task, compiled, sanitize=True) <= FLOAT32
+
+
+def test_keys_that_are_looked_up_are_not_looked_up_beyond_the_last(checker: Checker) -> None:
+    """A tile of keys sticks out behind the 37th, where the index ends as well."""
+    index = torch.randint(0, 50, (37,), generator=_generator)
+    task = checker.task(
+        Wrapped(lambda q, table, v, index: F.softmax(q @ table[index].T, dim=-1) @ v), *_LOOKED_UP, index
+    )
+    compiled = checker.compile(task)
+    assert attention_of(compiled) and "copy_async" in compiled.program.source
+    assert checker.largest_error(task, compiled, sanitize=True) <= FLOAT32
+
+
+_LOOKED_UP = (_normal(37, 8), _normal(50, 8), _normal(37, 8))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("width", [24, 200])
 def test_every_kind_of_tile_is_another_program_and_right(checker: Checker, dtype: torch.dtype, width: int) -> None:

@@ -236,6 +236,15 @@ def test_warpgroups_read_operands_of_16_bits_whichever_way_they_lie(checker: Che
         assert checker.largest_error(task, compiled, sanitize=True) <= limit, depth
 
 
+@pytest.mark.parametrize("algorithm", ["mma", "wgmma", "tiled"])
+def test_rows_that_are_looked_up_are_not_looked_up_beyond_the_last(checker: Checker, algorithm: str) -> None:
+    index = torch.randint(0, 90, (67,), generator=_generator)
+    task = checker.task(Wrapped(lambda table, w, index: table[index] @ w), _normal(90, 32), _normal(32, 36), index)
+    default = checker.compile(task)
+    compiled = checker.compile(task, Recipe().choosing(anchor(default), "algorithm", algorithm))
+    assert checker.largest_error(task, compiled, sanitize=True) <= 1e-6
+
+
 def test_sums_of_integers_are_exact(checker: Checker) -> None:
     """Odd 12-bit integers against zeros and ones: half and TF32 inputs would lose their last bits."""
     a = torch.randint(1024, 2048, (20, 300), generator=_generator).float() * 2 + 1

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +20,7 @@ from warpsmith.bench import Options, PlainWatcher, discover, run_bench, work
 from warpsmith.bench.compare import modes_named
 from warpsmith.bench.order import Order, decode_order, encode_order
 from warpsmith.bench.row import NOT_COMPARED, Row, decode_row
+from warpsmith.bench.run import NO_GPU
 from warpsmith.errors import MachineError, NothingPassed, SettingsError, TaskError, UnsupportedOperator
 from warpsmith.evolve import CandidateJudged, CandidateLost, Observer, TaskLoaded
 from warpsmith.optimize import Result
@@ -214,7 +218,9 @@ def test_an_order_comes_back(order: Order) -> None:
     assert decode_order(encode_order(order)) == order
 
 
-def test_one_example_from_end_to_end(tmp_path: Path) -> None:
+def test_one_example_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forked from a process that has everything imported: else each task of a suite pays for importing PyTorch."""
+    monkeypatch.setattr("warpsmith.nursery.fresh", lambda beginning: pytest.fail("a process was started afresh"))
     settings = load_settings(
         device="H200", simulate=True, budget=600.0, max_candidates=1, workers=1, cache=tmp_path / "cache"
     )
@@ -227,3 +233,50 @@ def test_one_example_from_end_to_end(tmp_path: Path) -> None:
     assert row.share is not None and 0.0 < row.share <= 1.0
     assert (tmp_path / "run" / "results" / "gelu" / "report.html").is_file()
     assert bench.record.regime == "other"
+
+
+def test_warming_up_asks_for_no_gpu_and_a_fork_is_like_a_fresh_process() -> None:
+    """A process that is forked from one that has asked CUDA for anything cannot use CUDA."""
+    script = """
+import os
+import numpy
+import torch
+from warpsmith.bench import work
+
+def is_available(ask=torch.cuda.is_available):
+    torch._C._cuda_getDeviceCount = driver  # by which PyTorch sees that it has CUDA
+    try:
+        return ask()
+    finally:
+        del torch._C._cuda_getDeviceCount
+
+def driver():
+    raise SystemExit("the driver was asked")
+
+torch.cuda.is_available = is_available
+threads = torch.get_num_threads()
+wake = work.warm_up()
+assert not torch.cuda.is_initialized() and not work.driver_in_use()
+assert torch.get_num_threads() == 1, "threads do not survive a fork"
+os.environ.pop("OMP_NUM_THREADS", None)
+state, other = torch.get_rng_state(), numpy.random.get_state()
+drawn = set()
+for _ in range(2):  # two forks, which begin with the same state
+    torch.set_rng_state(state)
+    numpy.random.set_state(other)
+    wake()
+    drawn.add((torch.rand(1).item(), numpy.random.rand()))
+assert len({one for one, _ in drawn}) == len({two for _, two in drawn}) == 2
+assert torch.get_num_threads() == threads
+os.environ["OMP_NUM_THREADS"] = "3,2"
+wake()
+assert torch.get_num_threads() == 3
+torch.cuda._is_in_bad_fork = lambda: True
+try:
+    wake()
+except work.MachineError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=os.environ | NO_GPU, capture_output=True, text=True, check=False)
+    assert "no process may be forked" in done.stdout, done.stderr

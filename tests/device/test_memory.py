@@ -262,3 +262,14 @@ def test_empty_and_scalar_tensors():
 def test_a_tensor_of_one_element_may_have_any_strides() -> None:
     expanded = torch.ones(()).expand(1, 1)
     assert tensor_bytes(expanded).tobytes() == np.float32(1).tobytes()
+
+
+def test_shared_memory_is_that_of_the_kernel_alone_and_aligned_as_it_asks():
+    """What another kernel of the module declares takes no room, and `__align__` holds behind static arrays too."""
+    source = """extern "C" __global__ void other(float* out) { __shared__ float own[8000]; own[threadIdx.x] = 1; __syncthreads(); out[threadIdx.x] = own[31 - threadIdx.x]; }
+    extern "C" __global__ void alone(unsigned* out) { extern __shared__ __align__(1024) char tile[]; if (threadIdx.x) return; tile[0] = 1; out[0] = unsigned(__cvta_generic_to_shared(tile)); }
+    extern "C" __global__ void behind(unsigned* out) { extern __shared__ __align__(1024) char tile[]; __shared__ float own[32]; own[threadIdx.x] = 1;
+        __syncthreads(); if (threadIdx.x) return; tile[0] = own[1]; out[0] = unsigned(__cvta_generic_to_shared(tile)); }"""
+    for kernel, place in (("alone", 0), ("behind", 1024)):
+        execution = run(source, launch(kernel, 1, 32, ["out"], 20_000), {}, [spec("out", 1, "int32")], sanitize=True)
+        assert clean(execution)["out"].tolist() == [place]

@@ -13,6 +13,7 @@ from tests.laws.sources import FILES, TREES, module, name
 ORDER = (
     {"records", "errors", "version", "wire"},
     {"settings", "child"},
+    {"nursery", "nursery_process"},
     {"task", "program"},
     {"device"},
     {"judge", "archive"},

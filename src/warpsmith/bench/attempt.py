@@ -18,11 +18,12 @@ from warpsmith.bench.interrupts import Interrupts, Wish
 from warpsmith.bench.order import Order, empty_row, encode_order, now
 from warpsmith.bench.row import NOT_COMPARED, Row, decode_row
 from warpsmith.bench.tree import Tree
-from warpsmith.child import Child
+from warpsmith.child import Child, Start, fresh
 from warpsmith.errors import UserError
 from warpsmith.explore.words import amount
 
-WORKER = (sys.executable, "-P", "-m", "warpsmith.bench.work")
+WORKER_MODULE = "warpsmith.bench.work"
+WORKER = (sys.executable, "-P", "-m", WORKER_MODULE)
 _POLL = 0.25
 _WIND_DOWN = 30.0
 """Seconds that a process has to answer with what it found, after it was told to stop."""
@@ -48,14 +49,15 @@ def attempt(
     interrupts: Interrupts,
     worker: Sequence[str] = WORKER,
     environment: Mapping[str, str] | None = None,
+    start: Start = fresh,
 ) -> Row | None:
     """Do an order and return its row; None where the user ended it before anything passed, or the run is over.
 
     When its time is over the process is told to stop, answers with what it found, and is killed where it does not. The
     same where `interrupts` wishes it to stop; once the run is over it is killed at once. In any case nothing of it is
-    left running. `environment` is added to that of the process.
+    left running. `environment` is added to that of the process, `start` is how it comes to be.
     """
-    with interrupts.task() as wish, Child(worker, extra=environment) as child:
+    with interrupts.task() as wish, Child(worker, extra=environment, start=start) as child:
         watch = _Attempt(order, device, limits, tell, child, interrupts, wish)
         try:
             return watch.outcome()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from warpsmith.archive import Archive
-from warpsmith.bench.attempt import WORKER, Limits, attempt
+from warpsmith.bench.attempt import WORKER, WORKER_MODULE, Limits, attempt
 from warpsmith.bench.display import Watcher
 from warpsmith.bench.entries import Entry
 from warpsmith.bench.folder import ARCHIVE, RESULTS, Bench, BenchFolder, load_bench
@@ -21,6 +21,7 @@ from warpsmith.bench.order import Order, now
 from warpsmith.bench.regime import regime
 from warpsmith.bench.row import Machine, RunRecord, Session
 from warpsmith.device.choose import choose
+from warpsmith.nursery import Nursery
 from warpsmith.records import MODES, Mode
 from warpsmith.settings import Settings, usable_cores
 
@@ -30,6 +31,8 @@ GRACE = 600.0
 _RECORDED = ("hybrid", "seed", "budget", "max_candidates", "judge_limit", "target_fraction", "workers")
 """The settings that change what a run finds. Where it is kept changes nothing."""
 _THREADS = "OMP_NUM_THREADS"
+NO_GPU = {VISIBLE: "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+"""Has PyTorch say that there is no GPU without asking the driver. An export asks; who has asked cannot be forked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +99,8 @@ def run_bench(
     with BenchFolder(folder, record) as opened:
         how = "failed"
         try:
-            with watcher:
-                _run(entries, _Going(opened, settings, watcher, options, gpus))
+            with watcher, Nursery(WORKER_MODULE, NO_GPU) as nursery:
+                _run(entries, _Going(opened, settings, watcher, options, gpus, nursery))
             how = "finished"
         except KeyboardInterrupt:
             how = "interrupted"
@@ -116,14 +119,25 @@ def _run(entries: Sequence[Entry], going: _Going) -> None:
     known = {entry.name: going.folder.done(entry, retry=options.retry) for entry in entries}
     going.watcher.begin(len(entries), [row for row in known.values() if row is not None], options.at_once)
     waiting = [entry for entry in entries if known[entry.name] is None]
+    if waiting and options.worker == going.nursery.command:
+        going.nursery.prepare()  # Here, where Ctrl-C ends the wait.
     run_in_lanes(waiting, options.at_once, going.do, going.interrupts)
 
 
 class _Going:
     """A run that is going on. Several threads `do` tasks; watcher and folder see one of them at a time."""
 
-    def __init__(self, folder: BenchFolder, settings: Settings, watcher: Watcher, options: Options, gpus: Gpus) -> None:
+    def __init__(
+        self,
+        folder: BenchFolder,
+        settings: Settings,
+        watcher: Watcher,
+        options: Options,
+        gpus: Gpus,
+        nursery: Nursery,
+    ) -> None:
         self.folder, self.settings, self.watcher, self.options = folder, settings, watcher, options
+        self.nursery = nursery
         self.interrupts = Interrupts()
         self._gpus = gpus
         self._limits = Limits(settings.budget + options.at_once * options.grace, options.memory)
@@ -133,6 +147,8 @@ class _Going:
         """Run one task to its end, and keep its row."""
         with self._turn:
             self.watcher.start(entry.name)
+        if self.nursery.trouble:
+            self._note(entry.name, f"starts slowly: {self.nursery.trouble.splitlines()[-1]}")
         with self._gpus.one() as gpu:
             row = attempt(
                 self._order(entry),
@@ -142,6 +158,7 @@ class _Going:
                 self.interrupts,
                 self.options.worker,
                 {**_threads(self.options.at_once), **gpu},
+                self.nursery.start,
             )
         with self._turn:
             if row is not None:

@@ -33,7 +33,7 @@ class _Process:
 
 
 class Tree:
-    """The processes below and including `root`, which must be a child of this process that nobody has awaited yet."""
+    """The processes below and including `root`, whose number must not be free yet: that of a `Child` before `kill`."""
 
     def __init__(self, root: int) -> None:
         self._root = root

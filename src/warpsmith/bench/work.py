@@ -3,10 +3,15 @@
 It gets one order, tells how it goes, and answers with a row. It sends a first row as soon as the search is over, so
 that a comparison with the baselines that crashes or hangs does not cost what was found. When whoever ordered is gone it
 ends.
+
+A run has these processes forked from one (`warpsmith.nursery`), in which `warm_up` was called.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import importlib
 import json
 import os
 import resource
@@ -20,6 +25,7 @@ from pathlib import Path
 
 from warpsmith import wire
 from warpsmith.bench.compare import against_module
+from warpsmith.bench.judges import fork_server
 from warpsmith.bench.order import Order, decode_order, empty_row, now, short
 from warpsmith.bench.row import NOT_COMPARED, Kind, Row, Status, baseline_times, encode_row
 from warpsmith.errors import MachineError, NothingPassed, TaskError, UnsupportedOperator, UserError
@@ -40,6 +46,9 @@ _REASONS = 3
 _EXAMINED_OPERATIONS = 10**9
 _EXAMINED_BYTES = 1 << 26
 """Up to here, whether outputs depend on all inputs is found on a CPU in seconds."""
+_NOT_INITIALIZED = 3
+"""CUDA_ERROR_NOT_INITIALIZED, which every function of the driver returns before `cuInit`."""
+_TOUCHED = "PyTorch uses the GPU while it is imported, so no process may be forked from one that has done so"
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "MemoryError")
 
 
@@ -232,7 +241,54 @@ def limit_memory(memory: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def main(compare: Compare = no_comparison, examine: Examine = dependence) -> None:
+def warm_up() -> Callable[[], None]:
+    """Import all that a task needs, and return what makes a fork like a fresh process.
+
+    Neither may touch a GPU, since a process that is forked from one that has used CUDA cannot: the environment is to
+    show none (see `run.py`). Both raise MachineError where it was touched all the same.
+    """
+    # Here, since only the process that others are forked from needs them before there is a task.
+    import numpy
+    import torch
+
+    from warpsmith.task import task_from_module
+
+    threads = torch.get_num_threads()
+    # Threads do not survive a fork, and a fork that was promised some would wait for them.
+    torch.set_num_threads(1)
+    importlib.import_module("warpsmith.pipeline")  # `optimize` imports it when there is work
+    # The first export imports a thousand modules.
+    task_from_module(torch.nn.ReLU(), torch.zeros(2))
+    if driver_in_use():
+        raise MachineError(_TOUCHED)
+
+    def wake() -> None:
+        if torch.cuda._is_in_bad_fork():
+            raise MachineError(_TOUCHED)
+        torch.default_generator.seed()
+        numpy.random.seed()
+        said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+        torch.set_num_threads(int(said) if said.isdecimal() and int(said) else threads)
+
+    return wake
+
+
+def driver_in_use() -> bool:
+    """Whether the driver of the GPUs was initialised in this process, as far as can be told without doing that."""
+    held = Path("/proc/self/fd")
+    for descriptor in held.iterdir() if held.exists() else ():
+        with contextlib.suppress(OSError):  # the one that lists them is closed again
+            if str(descriptor.readlink()).startswith("/dev/nvidia"):
+                return True
+    try:
+        driver = ctypes.CDLL("libcuda.so.1", os.RTLD_NOLOAD | os.RTLD_NOW)
+    except OSError:
+        return False
+    count = ctypes.c_int()
+    return bool(driver.cuDeviceGetCount(ctypes.byref(count)) != _NOT_INITIALIZED)
+
+
+def main(compare: Compare = against_module, examine: Examine = dependence) -> None:
     """Do the one order that comes through the first descriptor given, and answer on the second."""
     reads, writes = int(sys.argv[-2]), int(sys.argv[-1])
     # Where the command was started in the background, interrupts would be ignored here too.
@@ -241,10 +297,11 @@ def main(compare: Compare = no_comparison, examine: Examine = dependence) -> Non
     order = decode_order(str(message["order"]))
     limit_memory(order.memory)
     Path(order.results).parent.mkdir(parents=True, exist_ok=True)
+    fork_server(reads, writes)
     threading.Thread(target=_end_with_parent, args=(reads,), daemon=True).start()
     row = work(order, lambda told: wire.send(writes, told), compare, examine)
     wire.send(writes, {"row": encode_row(row), "last": True})
 
 
 if __name__ == "__main__":
-    main(against_module)
+    main()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal as Choice
 
 from warpsmith.author.builtin.index import Axis, axes_of, lift, unravel
-from warpsmith.author.builtin.scalar import Apply, Literal, Result, Scalar, walk
+from warpsmith.author.builtin.scalar import Apply, Literal, Result, Scalar, positions, walk
 from warpsmith.author.builtin.values import Contraction, Coords, Producer, Reduction, Value
 
 # The widest head whose tiles fit the shared memory of every GPU of the catalogue.
@@ -161,12 +161,13 @@ def _results(expression: Scalar) -> set[Result]:
 
 
 def _place(share: Scalar, scores: Contraction) -> Coords | None:
-    """The one element of the scores that a share needs, always; None where there are several."""
+    """The one element of the scores that a share needs, always; None where there are several, or a table says which."""
     places = {(r.coords, r.guard) for r in _results(share) if r.producer is scores}
     if len(places) != 1:
         return None
     coords, guard = places.pop()
-    return coords if guard is None else None
+    looked_up = any(True for index in coords for _ in positions(index))
+    return coords if guard is None and not looked_up else None
 
 
 def _softmax_of(share: Scalar, scores: Contraction) -> Reduction | None:

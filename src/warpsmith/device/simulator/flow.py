@@ -7,23 +7,30 @@ Device functions are inlined at each call, with names of their own; a recursive 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 
 from warpsmith.device.simulator.flying import InFlight, trace
 from warpsmith.device.simulator.inline import Inliner, check_parameter_slots, parameter_access
 from warpsmith.device.simulator.liveness import CARRY, ENDS, reads_and_writes
 from warpsmith.device.simulator.ptx import (
+    Address,
+    Group,
     Instruction,
     Label,
     Module,
     Operand,
+    Pair,
     Register,
     Symbol,
     Variable,
+    Vector,
 )
 from warpsmith.device.simulator.wgmma import multiplies
 from warpsmith.errors import SimulatorError
+
+# Where shared memory of a size that the launch says begins, unless its declaration asks for more.
+_DYNAMIC_ALIGN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +159,7 @@ def flow(module: Module, name: str) -> Flow:
     in_flight = trace(blocks)
     _liveness(blocks, registers)
     local, local_bytes = _layout(inlined.variables, "local", 0)
-    shared_variables = [*inlined.variables, *module.variables.values()]
-    shared, shared_bytes = _layout(shared_variables, "shared", 0)
-    dynamic = (shared_bytes + 15) // 16 * 16
-    for variable in shared_variables:
-        if variable.space == "shared" and variable.extern:
-            shared[variable.name] = dynamic
-            shared_bytes = dynamic
+    shared, shared_bytes = _shared([*inlined.variables, *module.variables.values()], _symbols(items))
     return Flow(
         name,
         function.parameters,
@@ -171,6 +172,34 @@ def flow(module: Module, name: str) -> Flow:
         function.max_threads,
         in_flight,
     )
+
+
+def _shared(variables: Iterable[Variable], named: Set[str]) -> tuple[dict[str, int], int]:
+    """Place the shared variables that a kernel names, what is sized by the launch last; return offsets and that end."""
+    own = [v for v in variables if v.space == "shared" and v.name in named]
+    offsets, end = _layout(own, "shared", 0)
+    dynamic = [variable for variable in own if variable.extern]
+    if dynamic:
+        align = max(_DYNAMIC_ALIGN, *(variable.align for variable in dynamic))
+        end = (end + align - 1) // align * align
+    return offsets | {variable.name: end for variable in dynamic}, end
+
+
+def _symbols(items: Iterable[Instruction | Label]) -> Set[str]:
+    """Every variable or label that instructions name."""
+    found: set[str] = set()
+    waiting: list[object] = [o for item in items if isinstance(item, Instruction) for o in item.operands]
+    while waiting:
+        match waiting.pop():
+            case Symbol(name):
+                found.add(name)
+            case Address(base):
+                waiting.append(base)
+            case Vector(parts) | Group(parts):
+                waiting += parts
+            case Pair(first, second):
+                waiting += (first, second)
+    return found
 
 
 def _layout(variables: Iterable[Variable], space: str, start: int) -> tuple[dict[str, int], int]:

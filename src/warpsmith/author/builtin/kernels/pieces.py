@@ -8,7 +8,7 @@ from typing import TypeGuard
 from warpsmith.author.builtin.index import Axis, lift
 from warpsmith.author.builtin.kernels.emission import Lanes, loads, pointer
 from warpsmith.author.builtin.printer import Printer
-from warpsmith.author.builtin.scalar import Load, Scalar
+from warpsmith.author.builtin.scalar import Load, Scalar, positions
 from warpsmith.records import DTYPE_BYTES
 
 
@@ -34,9 +34,14 @@ def copyable(value: Scalar, lanes: Lanes, dtype: str) -> TypeGuard[Load]:
 
 
 def copied(printer: Printer, load: Load, lanes: Lanes, spot: str, conditions: Sequence[str]) -> str:
-    """Return the statement that copies a piece asynchronously, zeros where a condition or the guard does not hold."""
+    """Return the statement that copies a piece asynchronously, zeros where a condition or the guard does not hold.
+
+    Where it lies is then not asked either, if that has to be read from memory.
+    """
     inside = [*conditions, *([f"({printer.value(load.guard)})"] if load.guard is not None else [])]
     at = load.index - lift(lanes.k) if lanes.vec > 1 else load.index
-    source = f"&{pointer(load.tensor)}[{printer.index(at)}]"
-    last = f", {' && '.join(inside)}" if inside else ""
+    source, holds = f"&{pointer(load.tensor)}[{printer.index(at)}]", " && ".join(inside)
+    if inside and any(positions(at)):
+        source = f"{holds} ? {source} : {pointer(load.tensor)}"
+    last = f", {holds}" if inside else ""
     return f"copy_async<{DTYPE_BYTES[load.stored] * lanes.vec}>({spot}, {source}{last});"
