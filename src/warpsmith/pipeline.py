@@ -124,7 +124,7 @@ class Pursuit:
                 reason = await self._search(problem, executor, archive)
             finally:
                 executor.close()
-            if choice.measures:
+            if choice.measures and settings.confirm:
                 await self._confirm(choice, archive)
             with self._stage("archive", settings.archive) as done:
                 self._close_run(archive, reason)

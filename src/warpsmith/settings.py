@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     budget: float = Field(60.0, gt=0, allow_inf_nan=False, description="Seconds of work: the one dial.")
     max_candidates: int | None = Field(None, ge=1, description="Most candidates to judge; by default from the budget.")
     judge_limit: float = Field(60.0, gt=0, allow_inf_nan=False, description="Seconds that one candidate may be judged.")
+    confirm: bool = Field(
+        True, description="On a GPU, judge the winner once more: every input family, compute-sanitizer, Nsight Compute."
+    )
     target_fraction: float | None = Field(
         None, gt=0, le=1, description="Stop at this share of the speed of light; by default go on to the end."
     )

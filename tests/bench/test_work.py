@@ -110,6 +110,17 @@ def test_only_the_modes_that_were_asked_for_are_measured(monkeypatch: pytest.Mon
     assert asked == [("eager",)]
 
 
+@pytest.mark.parametrize("confirm", [False, True])
+def test_a_winner_that_was_not_confirmed_is_marked(
+    monkeypatch: pytest.MonkeyPatch, order: Order, confirm: bool
+) -> None:
+    hurried = load_settings(confirm=confirm).model_dump_json()
+    row, _ = done(monkeypatch, replace(order, settings=hurried, baselines=()), result("measured"))
+    assert ("not confirmed" in row.marks) != confirm
+    estimated, _ = done(monkeypatch, replace(order, settings=hurried), result())
+    assert "not confirmed" not in estimated.marks, "a simulation has nothing to confirm"
+
+
 def test_modes_are_named_as_pytorch_has_them() -> None:
     assert modes_named(None) == modes_named([]) == ("eager", "compile", "max-autotune")
     assert modes_named(["compile", "eager"]) == ("eager", "compile")

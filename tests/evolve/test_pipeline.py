@@ -190,7 +190,9 @@ class Thorough(Bench):
         return replace(verdict, stage=Stage.SANITIZE, failure=failure, timing=None)
 
 
-def confirmed(folder: Path, monkeypatch: pytest.MonkeyPatch, stopped: int) -> tuple[Result, Thorough, list[str]]:
+def confirmed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, stopped: int, **chosen: object
+) -> tuple[Result, Thorough, list[str]]:
     """Optimize as on a GPU, where the `stopped` fastest fail when they are looked at thoroughly."""
     here = Choice(gpu("H100"), Present(0, "GPU-0", "H100", gpu("H100")))
     monkeypatch.setattr(pipeline, "choose", lambda name, simulate: here)
@@ -204,7 +206,7 @@ def confirmed(folder: Path, monkeypatch: pytest.MonkeyPatch, stopped: int) -> tu
 
     module, x = torch.nn.ReLU(), torch.randn(4)
     make = lambda task, choice, chosen, careful: thorough if careful else bench  # noqa: E731
-    result = blocking(Pursuit(module, x, settings(folder), [Hill()], watch, make))
+    result = blocking(Pursuit(module, x, settings(folder, **chosen), [Hill()], watch, make))
     return result, thorough, stages
 
 
@@ -213,6 +215,12 @@ def test_on_a_gpu_the_winner_is_confirmed(tmp_path: Path, monkeypatch: pytest.Mo
     assert stages == ["functionalize", "translate", "evolve", "confirm", "archive"]
     assert thorough.asked == [result.best.candidate.key]
     assert result.best.seconds == min(judged.seconds for judged in result.history)
+
+
+def test_whoever_is_in_a_hurry_can_leave_that_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result, thorough, stages = confirmed(tmp_path, monkeypatch, 99, confirm=False)
+    assert "confirm" not in stages and thorough.asked == []
+    assert result.best.verdict.passed
 
 
 def test_a_winner_that_fails_a_thorough_look_is_not_returned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from warpsmith.settings import Settings, usable_cores
 GRACE = 600.0
 """Seconds that a task may take beyond its budget: loading, the last generation, measuring the baselines."""
 
-_RECORDED = ("hybrid", "seed", "budget", "max_candidates", "judge_limit", "target_fraction", "workers")
+_RECORDED = ("hybrid", "seed", "budget", "max_candidates", "judge_limit", "confirm", "target_fraction", "workers")
 """The settings that change what a run finds. Where it is kept changes nothing."""
 _THREADS = "OMP_NUM_THREADS"
 NO_GPU = {VISIBLE: "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}

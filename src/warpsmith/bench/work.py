@@ -135,7 +135,7 @@ def _completed(
     order: Order, watch: _Watch, result: Result, settings: Settings, tell: Tell, compare: Compare, examine: Examine
 ) -> Row:
     """Tell the first row; then write the results, examine the task, compare, and return the last row."""
-    row = _passed(order, watch, result)
+    row = _passed(order, watch, result, settings)
     tell({"row": encode_row(replace(row, marks=(*row.marks, NOT_COMPARED)) if row.timing == "measured" else row)})
     try:
         result.write(order.results)
@@ -157,13 +157,15 @@ def _completed(
     return replace(row, spent=watch.spent, finished=now())
 
 
-def _passed(order: Order, watch: _Watch, result: Result) -> Row:
+def _passed(order: Order, watch: _Watch, result: Result, settings: Settings) -> Row:
     timing = result.best.verdict.timing
     if timing is None:
         raise MachineError(f"{order.name}: the best program did not pass")
     marks = ("host code: not contained",) if not result.best.verdict.contained else ()
     if watch.tally.recalled:
         marks = (*marks, "goes on from an earlier search")
+    if timing.source == "measured" and not settings.confirm:
+        marks = (*marks, "not confirmed")
     marks = (*marks, *result.task.restrictions)
     return Row(
         name=order.name,

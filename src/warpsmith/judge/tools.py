@@ -57,6 +57,8 @@ def sanitize(
             try:
                 execution = under.run(build, plan, inputs, outputs, fill=1, budget=budget_for(seconds))
                 if any(finding.kind == "budget" for finding in execution.findings):
+                    if tool == "memcheck":
+                        break  # The others take longer.
                     continue
                 under.runner.finish()
             finally:
