@@ -154,6 +154,9 @@ def test_nothing_passed_says_why_and_whose_fault_it_is(monkeypatch: pytest.Monke
     assert row.status == "machine_error" and "1 lost by the machine (last: a worker died)" in row.message
     row, _ = done(monkeypatch, order, NothingPassed("time is up; a larger budget may help"))
     assert row.status == "timeout" and "larger budget" in row.message, "what was never judged is not wrong"
+    slow = [CandidateJudged(Judged(drawn, failed(drawn, "timeout")), 0, False)]
+    row, _ = done(monkeypatch, order, NothingPassed("time is up"), slow)
+    assert row.status == "timeout", "what could not be judged to the end is not wrong"
     known = [CandidateJudged(Judged(drawn, failed(drawn)), 0, True)]
     row, _ = done(monkeypatch, order, NothingPassed("nothing new is proposed any more"), known)
     assert row.status == "wrong"

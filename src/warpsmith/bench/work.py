@@ -200,7 +200,9 @@ def _failed(order: Order, watch: _Watch, settings: Settings, status: Status, mes
 
 
 def _without_pass(tally: Tally) -> Status:
-    """Say whose fault it is that nothing passed: where there is not one verdict, no program was wrong."""
+    """Say whose fault it is that nothing passed: without a verdict but that judging took too long, no program's."""
+    if tally.judged and all(reason == "timeout" for reason, _ in tally.failures):
+        return "timeout"
     if tally.judged or tally.recalled:
         return "wrong"
     return "machine_error" if tally.lost else "timeout"
