@@ -120,3 +120,13 @@ def test_where_some_modes_are_chosen_the_others_are_neither_timed_nor_taken_from
     assert Others.measured == ["eager", "eager graph"]
     assert dict(found.roles) == {"eager": "eager", "best": "eager graph"}
     assert [each.name for each in found.baselines] == ["eager", "eager graph"]
+
+
+def test_what_lacked_memory_is_said_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Baseline("eager", True, None, "running Model raised OutOfMemoryError: CUDA out of memory.")
+    measured = Others.all
+    monkeypatch.setattr(Others, "all", lambda self: (*measured(self)[:1], full, *measured(self)[2:]))
+    assert duelling.lacked_memory(fight(tmp_path))
+    monkeypatch.setattr(Others, "all", measured)
+    again = fight(tmp_path)
+    assert not duelling.lacked_memory(again), "what was full then is not taken from the cache"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from warpsmith.device.choose import choose
 from warpsmith.errors import SettingsError
 from warpsmith.judge import Judge
-from warpsmith.judge.duel import duel
+from warpsmith.judge.crowd import with_patience
+from warpsmith.judge.duel import duel, lacked_memory
 from warpsmith.optimize import Result
 from warpsmith.program import Builder
 from warpsmith.records import MODES, Baseline, Comparison, Mode
@@ -41,8 +43,15 @@ def against_module(
         device = choose(settings.device).device(builder)
         try:
             judge = Judge(result.task, device, builder, seed=settings.seed)
-            cache = settings.cache / "baselines"
-            found = duel(judge, result.best.candidate, seconds=COMPILATION_SECONDS, cache=cache, modes=modes)
+            fight = partial(
+                duel,
+                judge,
+                result.best.candidate,
+                seconds=COMPILATION_SECONDS,
+                cache=settings.cache / "baselines",
+                modes=modes,
+            )
+            found = with_patience(fight, judge.forget, judge.gpu, result.task.name, lacked_memory)
         finally:
             device.close()
     return found.baselines, found.comparisons

@@ -60,6 +60,15 @@ def duel(
     return Duel(baselines, comparisons, tuple((role, baseline.name) for role, baseline in roles.items()))
 
 
+def lacked_memory(found: Duel) -> bool:
+    """Whether a baseline could not be timed for lack of memory, which others may hold."""
+    return _lacking(found.baselines)
+
+
+def _lacking(baselines: Sequence[Baseline]) -> bool:
+    return any("out of memory" in each.problem.lower() for each in baselines)
+
+
 def _measured(others: Baselines, cache: Path | None) -> tuple[Baseline, ...]:
     """Return all baselines, from the cache where they are there."""
     if cache is None:
@@ -68,7 +77,8 @@ def _measured(others: Baselines, cache: Path | None) -> tuple[Baseline, ...]:
     known = kept.load(others.key)
     if known is None:
         known = others.all()
-        kept.store(others.key, known)
+        if not _lacking(known):  # Next time there may be more.
+            kept.store(others.key, known)
     return known
 
 

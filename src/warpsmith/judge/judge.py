@@ -122,9 +122,9 @@ class Judge:
         if self._native is None:
             return self._judge(candidate)
         device, name = self._native.device, self.task.name
-        return with_patience(partial(self._judge, candidate), self._forget, device, name, says_so)
+        return with_patience(partial(self._judge, candidate), self.forget, device, name, says_so)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Let go of all that can be computed again."""
         self._references.clear()
         if self._native is not None:
