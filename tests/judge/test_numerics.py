@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -298,3 +299,30 @@ def test_factor_and_floor_of_the_task_move_the_limit() -> None:
         compare(reference, out, t).result.limit for t in (Tolerance(), Tolerance(factor=4.0), Tolerance(floor_ulps=9.0))
     ]
     assert limits[0] < limits[1] and limits[0] < limits[2]
+
+
+def test_next_to_a_kink_an_error_may_cross_it_and_no_limit_is_infinite() -> None:
+    """Half of what ReLU gives are zeros that nothing moves, some of them next to what it lets through."""
+    task = task_from_module(Chosen(lambda x: torch.relu(x.sum(-1))), (torch.randn(64, 512, 33),), name="kink")
+    reference = drawn(task, "normal")
+    due = reference.due["out"]
+    assert due.unit is not None
+    still = due.expected == 0.0
+    assert bool(still.any()) and bool((due.unit[still] > 0.0).all())
+    out = due.expected.float()
+    crossing = out.clone()
+    crossing[still] = 1e-6
+    found = judged(reference, crossing)
+    assert found.reason is None and found.result.limit < 1e3
+    crossing[still] = 1e-3
+    assert judged(reference, crossing).reason == "wrong_value"
+
+
+def test_where_nothing_moves_the_answer_an_error_of_pytorch_lets_nothing_pass() -> None:
+    """Sums of integers are exact. That eager PyTorch is off at one must not make the limit of all infinite."""
+    task = task_of(lambda x: (x * 0.0).sum(-1) + x[:, 0] * 0.0, 8, 4)
+    reference = drawn(task, "normal")
+    due = reference.due["out"]
+    off = dataclasses.replace(due, eager=due.eager + 1e-3)
+    reference = dataclasses.replace(reference, due={"out": off})
+    assert judged(reference, torch.full((8,), 5.0)).reason == "wrong_value"

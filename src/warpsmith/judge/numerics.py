@@ -85,11 +85,14 @@ def _form(due: Due, got: torch.Tensor | None) -> str | None:
 
 
 def _eager_error(due: Due) -> float:
-    """Largest error of eager PyTorch among the elements where it and the answer are finite."""
+    """Largest error of eager PyTorch among the elements where it and the answer are finite.
+
+    Where nothing moves the answer, an error of eager PyTorch is no measure for what others may do.
+    """
     if due.unit is None or due.eager.numel() == 0:
         return 0.0
     both = torch.isfinite(due.eager) & torch.isfinite(due.expected)
-    errors = torch.where(both, _scaled(due, due.unit, due.eager), 0.0)
+    errors = torch.where(both & (due.unit > 0.0), _scaled(due, due.unit, due.eager), 0.0)
     return float(errors.max())
 
 

@@ -96,7 +96,7 @@ def refer(task: Task, family: str, seed: int, arguments: Mapping[str, torch.Tens
     due: dict[str, Due] = {}
     for spec in floating:
         rounding = expected[spec.name].abs().nan_to_num(0.0, 0.0, 0.0) * UNIT_ROUNDOFF[spec.dtype]
-        unit = torch.sqrt(squares[spec.name] / replicas + rounding.square())
+        unit = torch.sqrt(_with_the_still(squares[spec.name]) / replicas + rounding.square())
         due[spec.name] = Due(spec.dtype, expected[spec.name], eager[spec.name], unit, None)
     for spec in discrete:
         alternatives = torch.stack(flips[spec.name])
@@ -104,6 +104,20 @@ def refer(task: Task, family: str, seed: int, arguments: Mapping[str, torch.Tens
             spec.dtype, expected[spec.name], eager[spec.name], None, alternatives, ranked.get(spec.name)
         )
     return Reference(family, seed, arguments, due)
+
+
+def _with_the_still(squares: torch.Tensor) -> torch.Tensor:
+    """Let elements that no replica moved scatter as those of their row do that moved.
+
+    Where the graph has a kink, as ReLU has, an element on its flat side does not move, however near it is to the kink;
+    a larger rounding error than those that were drawn takes it across. A row that nothing moved stays as it is.
+    """
+    still = squares == 0.0
+    if squares.dim() == 0 or not bool(still.any()):
+        return squares
+    moved = (~still).sum(-1, keepdim=True)
+    usual = squares.sum(-1, keepdim=True) / moved.clamp_min(1)
+    return torch.where(still, usual, squares)
 
 
 def _may_flip(graph: Graph, output: str) -> bool:
