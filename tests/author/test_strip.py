@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from tests.author.conftest import GPU, Checker
 from tests.author.modules import Wrapped
 from warpsmith.author.builtin import Recipe, compile_graph
+from warpsmith.records import Graph, Node, Ref, TensorSpec
 
 _generator = torch.Generator().manual_seed(11)
 Convolution = Callable[..., torch.Tensor]
@@ -74,3 +75,21 @@ def test_strips_are_offered_only_where_windows_slide_for_one_channel(
 ) -> None:
     start = compile_graph(checker.task(Wrapped(function), *inputs).graph, Recipe(), GPU)
     assert not any("strip" in gene.choices for genes in start.genes.values() for gene in genes)
+
+
+@pytest.mark.parametrize("op", ["aten.conv2d.default", "aten.avg_pool2d.default"])
+def test_places_in_tensors_beyond_32_bits_are_wide(checker: Checker, op: str) -> None:
+    """Where a row has 2^29 elements, the fifth below one is further away than an int can say."""
+    x, w, out = (
+        TensorSpec(name, shape, "float32")
+        for name, shape in (("x", (1, 2, 8, 1 << 29)), ("w", (2, 1, 3, 3)), ("out", (1, 2, 8, 1 << 29)))
+    )
+    convolution = op == "aten.conv2d.default"
+    args = (Ref("x"), Ref("w"), None, (1, 1), (1, 1), (1, 1), 2) if convolution else (Ref("x"), (3, 3), (1, 1), (1, 1))
+    inputs = (x, w) if convolution else (x,)
+    graph = Graph(inputs, (), (), (), (Node("slide", op, args, (), (out,)),), ((out, Ref("slide")),))
+    compiled = compile_graph(graph, Recipe(), GPU)
+    assert "OUTPUTS = 8" in compiled.program.source
+    for variable in ("y", "i"):
+        assert f"for (ptrdiff_t {variable} = 0" in compiled.program.source
+    assert checker.builder.build(compiled.program, dict(compiled.tunables), "sm_90").ok

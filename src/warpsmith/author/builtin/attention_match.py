@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal as Choice
 
 from warpsmith.author.builtin.index import Axis, axes_of, lift, unravel
-from warpsmith.author.builtin.scalar import Apply, Literal, Result, Scalar, positions, walk
+from warpsmith.author.builtin.scalar import Apply, Literal, Result, Scalar, looked_up, walk
 from warpsmith.author.builtin.values import Contraction, Coords, Producer, Reduction, Value
 
 # The widest head whose tiles fit the shared memory of every GPU of the catalogue.
@@ -166,8 +166,7 @@ def _place(share: Scalar, scores: Contraction) -> Coords | None:
     if len(places) != 1:
         return None
     coords, guard = places.pop()
-    looked_up = any(True for index in coords for _ in positions(index))
-    return coords if guard is None and not looked_up else None
+    return coords if guard is None and not any(map(looked_up, coords)) else None
 
 
 def _softmax_of(share: Scalar, scores: Contraction) -> Reduction | None:

@@ -245,6 +245,11 @@ def positions(index: Index) -> Iterator[Scalar]:
             yield from positions(atom.base)
 
 
+def looked_up(index: Index) -> bool:
+    """Whether a position has to be read from memory."""
+    return any(True for _ in positions(index))
+
+
 def transform(root: Scalar, visit: Callable[[Scalar], Scalar], bindings: Mapping[Axis, Index] | None = None) -> Scalar:
     """Rebuild an expression bottom-up: put `bindings` in the place of axes, then let `visit` replace each node."""
     done: dict[Scalar, Scalar] = {}

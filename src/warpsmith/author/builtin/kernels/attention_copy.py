@@ -10,13 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from warpsmith.author.builtin.index import Axis, Index, lift
-from warpsmith.author.builtin.kernels.emission import (
-    Assign,
-    Lanes,
-    Scope,
-    indented,
-    loads,
-)
+from warpsmith.author.builtin.kernels.emission import Assign, Lanes, Scope, indented, loads
 from warpsmith.author.builtin.kernels.pieces import copied, copyable, widest_vector
 from warpsmith.author.builtin.printer import CTYPES
 from warpsmith.author.builtin.scalar import Load, Scalar

@@ -1,7 +1,7 @@
 """Contractions: matrix products, linear layers and convolutions, with whatever pointwise work follows them.
 
 `mma` and `wgmma` multiply on tensor cores, `tiled` keeps tiles of both operands in shared memory, `direct` sums in each
-thread from memory, `dot` gives every output to a warp or a block.
+thread from memory, `strip` does so with windows that slide, `dot` gives every output to a warp or a block.
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ _PACKING = _TENSOR | {"tiled"}
 
 
 class Contractions:
-    """Algorithms `mma`, `wgmma`, `tiled`, `direct` and `dot`."""
+    """Algorithms `mma`, `wgmma`, `tiled`, `direct`, `strip` and `dot`."""
 
     def genes(self, region: Region, gpu: GpuSpec) -> tuple[Gene, ...]:
         """Algorithm, tile, stages, patches, teams, vector width, precision, whether several blocks share a sum and for
         how many blocks, and whether operands are brought into another order first.
         """
         layout = Layout.of(region, packed=True)
-        algorithms = _algorithms(layout, gpu)
+        slide = slide_along(layout)
+        algorithms = _algorithms(layout, gpu, slides=slide is not None)
         share = _usual_share(layout, gpu, algorithms[0])
         genes = [Gene("algorithm", algorithms)]
         if layout.tensors and set(algorithms) & _PACKING:
@@ -66,8 +67,7 @@ class Contractions:
         patches = _patches(layout, gpu, share)
         if len(patches) > 1:
             genes.append(Gene("per_thread", patches))
-        slide = slide_along(layout)
-        if slide is not None and slide.lengths:
+        if slide is not None:
             genes.append(Gene("strip", slide.lengths))
         if "dot" in algorithms and layout.depth >= 256:
             few = layout.count <= gpu.sm_count // 2 and layout.depth >= _BLOCK_DEPTH
@@ -97,14 +97,15 @@ class Contractions:
         if genes["algorithm"] == "direct":
             fitting = next(v for v in (8, 4, 2, 1) if v <= vec and layout.n % v == 0)
             return emit_direct(layout, scope, several, fitting, share)
-        slide = slide_along(layout) if genes["algorithm"] == "strip" else None
-        if slide is not None:
+        if genes["algorithm"] == "strip":
+            slide = slide_along(layout)
+            assert slide is not None
             return emit_strip(layout, scope, slide, int(genes["strip"]))
         widest = max(side.vector(layout.batch, "depth", vec) for side in (layout.left, layout.right))
         return emit_dot(layout, scope, str(genes.get("team", "warp")), several, widest, share)
 
 
-def _algorithms(layout: Layout, gpu: GpuSpec) -> tuple[str, ...]:
+def _algorithms(layout: Layout, gpu: GpuSpec, *, slides: bool) -> tuple[str, ...]:
     """Every algorithm that suits the shape, the likeliest first."""
     small = min(layout.m, layout.n)
     dot = layout.depth >= _DOT_DEPTH and (layout.count <= _DOT_OUTPUTS or small <= _DOT_EXTENT)
@@ -115,8 +116,7 @@ def _algorithms(layout: Layout, gpu: GpuSpec) -> tuple[str, ...]:
     if dot:
         first = small < 8 and not _by_rows(layout, gpu)
         fitting.insert(0 if first else len(fitting), "dot")
-    slide = slide_along(layout)
-    if slide and slide.lengths:
+    if slides:
         fitting.insert(0, "strip")
     if not suits(layout, gpu):
         return tuple(fitting)

@@ -12,14 +12,7 @@ from dataclasses import dataclass
 from warpsmith.author.builtin.kernels.contraction_layout import Layout
 from warpsmith.author.builtin.kernels.contraction_tile import Staging
 from warpsmith.author.builtin.kernels.contraction_warps import Format
-from warpsmith.author.builtin.kernels.emission import (
-    Assign,
-    Scope,
-    indented,
-    pointer,
-    unrolled,
-    vector_read,
-)
+from warpsmith.author.builtin.kernels.emission import Assign, Scope, indented, pointer, unrolled, vector_read
 from warpsmith.author.builtin.kernels.pieces import copied, copyable
 from warpsmith.author.builtin.printer import Printer
 from warpsmith.author.builtin.scalar import Load, Scalar

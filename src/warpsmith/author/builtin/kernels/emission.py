@@ -330,10 +330,10 @@ def indented(lines: Iterable[str], depth: int = 1) -> list[str]:
     return ["    " * depth + line if line else line for line in lines]
 
 
-def unrolled(variable: str, count: int | str, body: Sequence[str], step: int = 1) -> list[str]:
-    """Frame a loop that the compiler unrolls."""
+def unrolled(variable: str, count: int | str, body: Sequence[str], step: int = 1, integer: str = "int") -> list[str]:
+    """Frame a loop that the compiler unrolls. A variable that places are computed from is a `Scope.integer`."""
     advance = f"++{variable}" if step == 1 else f"{variable} += {step}"
-    head = f"for (int {variable} = 0; {variable} < {count}; {advance})"
+    head = f"for ({integer} {variable} = 0; {variable} < {count}; {advance})"
     if len(body) == 1:
         return ["#pragma unroll", f"{head} {body[0]}"]
     return ["#pragma unroll", f"{head} {{", *indented(body), "}"]

@@ -8,7 +8,7 @@ from typing import TypeGuard
 from warpsmith.author.builtin.index import Axis, lift
 from warpsmith.author.builtin.kernels.emission import Lanes, loads, pointer
 from warpsmith.author.builtin.printer import Printer
-from warpsmith.author.builtin.scalar import Load, Scalar, positions
+from warpsmith.author.builtin.scalar import Load, Scalar, looked_up
 from warpsmith.records import DTYPE_BYTES
 
 
@@ -41,7 +41,7 @@ def copied(printer: Printer, load: Load, lanes: Lanes, spot: str, conditions: Se
     inside = [*conditions, *([f"({printer.value(load.guard)})"] if load.guard is not None else [])]
     at = load.index - lift(lanes.k) if lanes.vec > 1 else load.index
     source, holds = f"&{pointer(load.tensor)}[{printer.index(at)}]", " && ".join(inside)
-    if inside and any(positions(at)):
+    if inside and looked_up(at):
         source = f"{holds} ? {source} : {pointer(load.tensor)}"
     last = f", {holds}" if inside else ""
     return f"copy_async<{DTYPE_BYTES[load.stored] * lanes.vec}>({spot}, {source}{last});"

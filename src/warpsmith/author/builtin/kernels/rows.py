@@ -52,8 +52,7 @@ class Rows:
         """Algorithm, vector width, where a row is kept between passes, one pass or two, which rows a thread takes."""
         width = _run(region)
         slide = slide_along(region)
-        lengths = slide.lengths if slide else ()
-        genes = [Gene("algorithm", (*(("strip",) if lengths else ()), *_algorithms(region, gpu)))]
+        genes = [Gene("algorithm", (*(("strip",) if slide else ()), *_algorithms(region, gpu)))]
         dtypes = _dtypes(region)
         widths = vector_widths(width, dtypes) if width > 1 else (1,)
         genes.append(Gene("vec", tuple(sorted(widths, key=lambda v: (v != min(4, max(widths)), v)))))
@@ -63,15 +62,16 @@ class Rows:
             genes.append(Gene("passes", ("two", "one")))
         if "thread" in genes[0].choices:
             genes.append(Gene("rows", ("spread", "adjacent")))
-        if lengths:
-            genes.append(Gene("strip", lengths))
+        if slide is not None:
+            genes.append(Gene("strip", slide.lengths))
         return tuple(genes)
 
     def emit(self, region: Region, genes: Genes, scope: Scope) -> Kernels:
         """Write one kernel, or for `split` one for each pass and one for the results."""
         algorithm = str(genes["algorithm"])
-        slide = slide_along(region) if algorithm == "strip" else None
-        if slide is not None:
+        if algorithm == "strip":
+            slide = slide_along(region)
+            assert slide is not None
             return emit_row_strips(region, scope, slide, int(genes["strip"]))
         vec = int(genes["vec"]) if algorithm in ("warp", "block", "split") else 1
         frame = Frame.of(region, vec, one_pass=genes.get("passes") == "one")

@@ -5,18 +5,13 @@ Right for pooling whose windows are longer than their stride.
 
 from __future__ import annotations
 
-import math
-
-from warpsmith.author.builtin.index import Axis, Index, axes_of, lift, ravel, unravel
-from warpsmith.author.builtin.kernels.emission import Kernels, Scope, Store, function, indented, loads, parameters
+from warpsmith.author.builtin.index import Axis, Index, axes_of, lift, ravel
+from warpsmith.author.builtin.kernels.emission import Kernels, Scope, Store, function, loads, parameters, unrolled
 from warpsmith.author.builtin.kernels.passes import Step, plan_passes
-from warpsmith.author.builtin.kernels.slide import Slide, slide_of
+from warpsmith.author.builtin.kernels.slide import Slide, Strips, slide_of
 from warpsmith.author.builtin.regions import Region, resolve
-from warpsmith.author.builtin.values import Coords, Reduction
+from warpsmith.author.builtin.values import Reduction
 from warpsmith.records import Launch
-
-# Reads that are unrolled.
-_UNROLLED = 512
 
 
 def slide_along(region: Region) -> Slide | None:
@@ -35,25 +30,24 @@ def slide_along(region: Region) -> Slide | None:
 
 def emit_row_strips(region: Region, scope: Scope, slide: Slide, length: int) -> Kernels:
     """Write a kernel in which every thread reduces `length` windows, which divides their number."""
-    return _Strips(region, scope, slide, length).emit()
+    return _Rows(region, scope, slide, length).emit()
 
 
-class _Strips:
+class _Rows:
     def __init__(self, region: Region, scope: Scope, slide: Slide, length: int) -> None:
-        self.region, self.scope, self.slide, self.length = region, scope, slide, length
+        self.region, self.scope = region, scope
+        self.strips = Strips(slide, length)
         self.block = scope.tunable("BLOCK")
-        self.shape = tuple(e // length if d == slide.outer else e for d, e in enumerate(region.row_shape))
-        self.loops = tuple(
-            Axis("y", slide.reach(length)) if d == slide.inner else Axis(f"k{d}", e)
-            for d, e in enumerate(region.col_shape)
-        )
-        passes, self.held = plan_passes(region, self._row(Index()), tuple(map(lift, self.loops)), one_pass=False)
+        axes = [Axis(f"k{d}", e) for d, e in enumerate(region.col_shape)]
+        self.others = [axis for d, axis in enumerate(axes) if d != slide.inner]
+        col = tuple(lift(self.strips.steps if d == slide.inner else axis) for d, axis in enumerate(axes))
+        passes, self.held = plan_passes(region, self.strips.place("strip", Index()), col, one_pass=False)
         self.steps = passes[0].steps
 
     def emit(self) -> Kernels:
         """Put the parts together."""
-        region, scope, strips = self.region, self.scope, math.prod(self.shape)
-        row = self._row(lift(Axis("i", self.length)))
+        region, scope, strips = self.region, self.scope, self.strips
+        row = strips.place("strip", lift(strips.output))
         place = ravel(row, region.row_shape)
         stores = [
             Store(o.name, o.dtype, place, resolve(o.at(row, region.row_shape), self.held))
@@ -63,63 +57,40 @@ class _Strips:
             loads([*(step.value for step in self.steps), *(s.value for s in stores)]),
             [(s.tensor, s.dtype) for s in stores],
         )
-        body = [*self._setup(strips), *self._loop(), *self._results(stores)]
-        comment = f"{region.rows} rows of {region.cols}.\nA thread makes {self.length} of them, which overlap."
+        body = [*self._setup(), *self._loop(), *self._results(stores)]
+        comment = f"{region.rows} rows of {region.cols}.\nA thread makes {strips.length} of them, which overlap."
         return Kernels(
             function(scope, scope.kernel, params, self.block, body, comment),
-            (Launch(scope.kernel, (f"ceil_div({strips}, {self.block})",), (self.block,), names),),
+            (Launch(scope.kernel, (f"ceil_div({strips.count}, {self.block})",), (self.block,), names),),
             ((self.block, (128, 64, 256, 512)),),
             helpers=frozenset(step.struct for step in self.steps),
         )
 
-    def _row(self, output: Index) -> Coords:
-        """Coordinates of an output of the strip."""
-        row = list(unravel(lift(Axis("strip", math.prod(self.shape))), self.shape))
-        row[self.slide.outer] = row[self.slide.outer] * self.length + output
-        return tuple(row)
-
-    def _setup(self, strips: int) -> list[str]:
+    def _setup(self) -> list[str]:
         integer = self.scope.integer
-        text = [
-            f"constexpr int OUTPUTS = {self.length}, STRIDE = {self.slide.stride}, WINDOW = {self.slide.window};",
+        return [
+            self.strips.constants,
             f"const {integer} strip = {integer}(blockIdx.x) * {self.block} + threadIdx.x;",
-            f"if (strip >= {strips}) return;",
+            f"if (strip >= {self.strips.count}) return;",
             *(f"{step.ctype} {_each(step)}[OUTPUTS];" for step in self.steps),
-            "#pragma unroll",
+            *unrolled("i", "OUTPUTS", [f"{_each(step)}[i] = {step.ctype}::empty();" for step in self.steps]),
         ]
-        empty = [f"{_each(step)}[i] = {step.ctype}::empty();" for step in self.steps]
-        return [*text, "for (int i = 0; i < OUTPUTS; ++i) {", *indented(empty), "}"]
 
     def _loop(self) -> list[str]:
         """Walk over what the windows of the strip see together, and give each element to those that it lies in."""
         printer = self.scope.printer()
-        text = printer.share([step.value for step in self.steps])
+        read = printer.share([step.value for step in self.steps])
         named = [(step, f"seen{number or ''}") for number, step in enumerate(self.steps)]
-        text += [f"const auto {name} = {printer.value(step.value)};" for step, name in named]
+        read += [f"const auto {name} = {printer.value(step.value)};" for step, name in named]
         adding = " ".join(f"{_each(step)}[i].add({name});" for step, name in named)
-        text += [
-            "#pragma unroll",
-            "for (int i = 0; i < OUTPUTS; ++i) {",
-            "    const int tap = y - i * STRIDE;  // known when the loops are unrolled",
-            f"    if (tap >= 0 && tap < WINDOW) {{ {adding} }}",
-            "}",
-        ]
-        inward = sorted(range(len(self.loops)), key=lambda d: d != self.slide.inner)
-        reads = 1
-        for axis in (self.loops[d] for d in inward):
-            reads *= axis.extent
-            if axis.extent > 1:
-                pragma = "#pragma unroll" if reads <= _UNROLLED else "#pragma unroll 1"
-                head = f"for ({self.scope.integer} {axis.name} = 0; {axis.name} < {axis.extent}; ++{axis.name}) {{"
-                text = [pragma, head, *indented(text), "}"]
-        return text
+        return self.strips.walk(self.scope.integer, read, f"{{ {adding} }}", self.others)
 
     def _results(self, stores: list[Store]) -> list[str]:
         printer = self.scope.printer()
         text = [f"const auto {step.variable} = {_each(step)}[i];" for step in self.steps]
         text += printer.share([s.value for s in stores])
         text += [s.hand_over(printer) for s in stores]
-        return ["#pragma unroll", "for (int i = 0; i < OUTPUTS; ++i) {", *indented(text), "}"]
+        return unrolled("i", "OUTPUTS", text, integer=self.scope.integer)
 
 
 def _each(step: Step) -> str:
