@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,11 @@ KEPT_ENVIRONMENT = (
     "TMPDIR",
 )
 _EPITAPH = 2000
+
+
+def interpreter(module: str) -> tuple[str, ...]:
+    """Return the command that runs a module in an interpreter of its own, whatever lies in the working directory."""
+    return (sys.executable, "-P", "-m", module)
 
 
 class Process(Protocol):

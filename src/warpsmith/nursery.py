@@ -19,16 +19,15 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Mapping
 from typing import IO, Any
 
-from warpsmith.child import Beginning, Process, fresh, kept_environment
+from warpsmith.child import Beginning, Process, fresh, interpreter, kept_environment
 
-_PROCESS = (sys.executable, "-P", "-m", "warpsmith.nursery_process")
+_PROCESS = interpreter("warpsmith.nursery_process")
 _WARM_SECONDS = 300.0
 _FORK_SECONDS = 60.0
 _END_SECONDS = 5.0
@@ -46,7 +45,7 @@ class Nursery:
     """
 
     def __init__(self, module: str, extra: Mapping[str, str] | None = None) -> None:
-        self.command = (sys.executable, "-P", "-m", module)
+        self.command = interpreter(module)
         self.trouble = ""
         self._module = module
         self._extra = dict(extra or {})

@@ -6,7 +6,6 @@ import contextlib
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +17,12 @@ from warpsmith.bench.interrupts import Interrupts, Wish
 from warpsmith.bench.order import Order, empty_row, encode_order, now
 from warpsmith.bench.row import NOT_COMPARED, Row, decode_row
 from warpsmith.bench.tree import Tree
-from warpsmith.child import Child, Start, fresh
+from warpsmith.child import Child, Start, fresh, interpreter
 from warpsmith.errors import UserError
 from warpsmith.explore.words import amount
 
 WORKER_MODULE = "warpsmith.bench.work"
-WORKER = (sys.executable, "-P", "-m", WORKER_MODULE)
+WORKER = interpreter(WORKER_MODULE)
 _POLL = 0.25
 _WIND_DOWN = 30.0
 """Seconds that a process has to answer with what it found, after it was told to stop."""

@@ -23,14 +23,19 @@ PAUSE = 3.0
 OWN_BYTES = 3 << 30
 """What this process and its runner hold beside tensors at most: contexts, code, workspaces of libraries."""
 OUT_OF_MEMORY = "out_of_memory"
-_WORDS = ("out of memory", "OUT_OF_MEMORY")
+_WORDS = ("out of memory", OUT_OF_MEMORY)
 
 
 def lacks_memory(error: BaseException) -> bool:
     """Whether PyTorch, or the driver, says that the GPU's memory is full."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    return isinstance(error, (MachineError, torch.AcceleratorError)) and any(word in str(error) for word in _WORDS)
+    return isinstance(error, (MachineError, torch.AcceleratorError)) and tells_of_it(str(error))
+
+
+def tells_of_it(message: str) -> bool:
+    """Whether a message of PyTorch, or of the driver, says that the GPU's memory is full."""
+    return any(word in message.lower() for word in _WORDS)
 
 
 def taken_bytes(device: CudaDevice) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from warpsmith.judge.baseline import BaselineCache, Baselines
+from warpsmith.judge.crowd import tells_of_it
 from warpsmith.judge.judge import Judge
 from warpsmith.judge.statistics import compare
 from warpsmith.judge.timing import Stopwatch
@@ -66,7 +67,7 @@ def lacked_memory(found: Duel) -> bool:
 
 
 def _lacking(baselines: Sequence[Baseline]) -> bool:
-    return any("out of memory" in each.problem.lower() for each in baselines)
+    return any(tells_of_it(each.problem) for each in baselines)
 
 
 def _measured(others: Baselines, cache: Path | None) -> tuple[Baseline, ...]:

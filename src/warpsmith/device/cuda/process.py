@@ -6,11 +6,10 @@ all candidates may crash without anybody waiting for a start.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from warpsmith import wire
-from warpsmith.child import Child
+from warpsmith.child import Child, interpreter
 from warpsmith.errors import MachineError
 
 _START_SECONDS = 60.0
@@ -30,7 +29,7 @@ class RunnerProcess:
     """One runner at a time, replaced after a fault. `prefix` is a command to start it under, such as a profiler's."""
 
     def __init__(self, ordinal: int, *, prefix: Sequence[str] = (), spare: bool = True) -> None:
-        self._command = [*prefix, sys.executable, "-P", "-m", _MODULE, str(ordinal)]
+        self._command = [*prefix, *interpreter(_MODULE), str(ordinal)]
         self._wants_spare = spare
         self._under_tool = bool(prefix)
         self._child: Child | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from warpsmith import wire
-from warpsmith.child import Child
+from warpsmith.child import Child, interpreter
 from warpsmith.errors import MachineError
 from warpsmith.judge.baseline.cache import BaselineKey
 from warpsmith.judge.baseline.parcel import write_parcel
@@ -61,7 +60,7 @@ class Baselines:
         self._folder = tempfile.TemporaryDirectory(prefix="warpsmith-baseline-")
         parcel = Path(self._folder.name) / "task.pt"
         write_parcel(task, parcel)
-        self._command = [sys.executable, "-P", "-m", _MODULE, str(parcel), device, str(rotate_bytes)]
+        self._command = [*interpreter(_MODULE), str(parcel), device, str(rotate_bytes)]
         self._child: Child | None = None
         self._facts: Facts | None = None
         self._prepared: set[tuple[str, bool]] = set()

@@ -10,7 +10,6 @@ import secrets
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from warpsmith import wire
-from warpsmith.child import KEPT_ENVIRONMENT
+from warpsmith.child import interpreter, kept_environment
 from warpsmith.errors import MachineError
 from warpsmith.judge.sandbox import Limits, admitted, specification
 
@@ -54,14 +53,13 @@ class Template:
         self._stage = tempfile.TemporaryDirectory(prefix="warpsmith-stage-")
         self._spec = asdict(specification(self._stage.name, limits, devices=devices))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        environment = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
+                [*interpreter(_MODULE), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 cwd="/",
-                env=environment | _ALLOCATOR | {"OMP_WAIT_POLICY": "passive"},
+                env=kept_environment() | _ALLOCATOR | {"OMP_WAIT_POLICY": "passive"},
             )
         self._socket = ours
         self._socket.settimeout(_START_SECONDS)
