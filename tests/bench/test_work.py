@@ -255,7 +255,7 @@ def test_warming_up_asks_for_no_gpu_and_a_fork_is_like_a_fresh_process() -> None
 import os
 import numpy
 import torch
-from warpsmith.bench import work
+from warpsmith.bench import untouched, work
 
 def is_available(ask=torch.cuda.is_available):
     torch._C._cuda_getDeviceCount = driver  # by which PyTorch sees that it has CUDA
@@ -270,7 +270,7 @@ def driver():
 torch.cuda.is_available = is_available
 threads = torch.get_num_threads()
 wake = work.warm_up()
-assert not torch.cuda.is_initialized() and not work.driver_in_use()
+assert not torch.cuda.is_initialized() and not untouched.driver_in_use()
 assert torch.get_num_threads() == 1, "threads do not survive a fork"
 os.environ.pop("OMP_NUM_THREADS", None)
 state, other = torch.get_rng_state(), numpy.random.get_state()

@@ -9,8 +9,6 @@ A run has these processes forked from one (`warpsmith.nursery`), in which `warm_
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import importlib
 import json
 import os
@@ -25,6 +23,7 @@ from pathlib import Path
 
 from warpsmith import wire
 from warpsmith.bench.compare import against_module
+from warpsmith.bench.gpus import VISIBLE
 from warpsmith.bench.judges import fork_server
 from warpsmith.bench.order import Order, decode_order, empty_row, now, short
 from warpsmith.bench.row import NOT_COMPARED, Kind, Row, Status, baseline_times, encode_row
@@ -46,9 +45,7 @@ _REASONS = 3
 _EXAMINED_OPERATIONS = 10**9
 _EXAMINED_BYTES = 1 << 26
 """Up to here, whether outputs depend on all inputs is found on a CPU in seconds."""
-_NOT_INITIALIZED = 3
-"""CUDA_ERROR_NOT_INITIALIZED, which every function of the driver returns before `cuInit`."""
-_TOUCHED = "PyTorch uses the GPU while it is imported, so no process may be forked from one that has done so"
+_TOUCHED = "PyTorch looks for GPUs while it is imported, so no process may be forked from one that has done so"
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "MemoryError")
 
 
@@ -255,15 +252,16 @@ def warm_up() -> Callable[[], None]:
     import numpy
     import torch
 
+    from warpsmith.bench.untouched import driver_in_use, forks_find_gpus, tracing_without_gpu
     from warpsmith.task import task_from_module
 
     threads = torch.get_num_threads()
     # Threads do not survive a fork, and a fork that was promised some would wait for them.
     torch.set_num_threads(1)
     importlib.import_module("warpsmith.pipeline")  # `optimize` imports it when there is work
-    # The first export imports a thousand modules.
-    task_from_module(torch.nn.ReLU(), torch.zeros(2))
-    if driver_in_use():
+    with tracing_without_gpu():
+        task_from_module(torch.nn.ReLU(), torch.zeros(2))  # The first export imports a thousand modules.
+    if driver_in_use() or not forks_find_gpus(VISIBLE):
         raise MachineError(_TOUCHED)
 
     def wake() -> None:
@@ -275,21 +273,6 @@ def warm_up() -> Callable[[], None]:
         torch.set_num_threads(int(said) if said.isdecimal() and int(said) else threads)
 
     return wake
-
-
-def driver_in_use() -> bool:
-    """Whether the driver of the GPUs was initialised in this process, as far as can be told without doing that."""
-    held = Path("/proc/self/fd")
-    for descriptor in held.iterdir() if held.exists() else ():
-        with contextlib.suppress(OSError):  # the one that lists them is closed again
-            if str(descriptor.readlink()).startswith("/dev/nvidia"):
-                return True
-    try:
-        driver = ctypes.CDLL("libcuda.so.1", os.RTLD_NOLOAD | os.RTLD_NOW)
-    except OSError:
-        return False
-    count = ctypes.c_int()
-    return bool(driver.cuDeviceGetCount(ctypes.byref(count)) != _NOT_INITIALIZED)
 
 
 def main(compare: Compare = against_module, examine: Examine = dependence) -> None:
