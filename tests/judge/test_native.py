@@ -18,7 +18,7 @@ from warpsmith.device.cuda import own, series
 from warpsmith.device.cuda.device import CudaDevice
 from warpsmith.device.cuda.process import Fault
 from warpsmith.errors import MachineError
-from warpsmith.judge import Judge, native
+from warpsmith.judge import Judge, crowd, native
 from warpsmith.records import Build, Program, Stage, Verdict, digest
 
 Body = Callable[[torch.Tensor], torch.Tensor]
@@ -138,3 +138,33 @@ def test_a_simulated_gpu_has_no_stopwatch() -> None:
 
     with pytest.raises(MachineError, match="need a GPU"), judge_for(task_of(SQUARE)).stopwatch(candidate_of(SQUARE)):
         pass
+
+
+@pytest.mark.parametrize(("left", "waited"), [(20 << 30, True), (1 << 30, False)])
+def test_only_what_an_empty_gpu_would_hold_waits_for_memory_of_others(
+    judge: Callable[..., tuple[Judge, Runner]], monkeypatch: pytest.MonkeyPatch, left: int, waited: bool
+) -> None:
+    judging, _ = judge(on_slot(right))
+    device = judging.gpu
+    slept: list[float] = []
+    clock = SimpleNamespace(sleep=slept.append, monotonic=lambda: sum(slept))
+    monkeypatch.setattr(crowd, "time", clock)
+    monkeypatch.setattr(crowd, "taken_bytes", lambda _: 10 << 30)
+
+    def full(*_: object) -> None:
+        if sum(slept) > 10.0:
+            raise MachineError("they have left")
+        raise Fault("CUDA_ERROR_OUT_OF_MEMORY", "it is full")
+
+    monkeypatch.setattr(device, "_allocate", full)
+    plan = SQUARE.plan.replace('"count"]', '"count", "room"]')
+    candidate = candidate_of(
+        SQUARE, plan=f'{plan}\n[buffers.room]\nshape = [{device.spec.memory_bytes - left}]\ndtype = "uint8"\n'
+    )
+    if waited:
+        with pytest.raises(MachineError, match="they have left"):
+            judging.judge(candidate)
+    else:
+        failure = judging.judge(candidate).failure
+        assert failure is not None and failure.reason == "out_of_memory"
+    assert bool(slept) == waited

@@ -25,7 +25,7 @@ from warpsmith.device.cuda.device import CudaDevice
 from warpsmith.device.protocol import Device, EstimatingDevice
 from warpsmith.errors import MachineError, ProgramError
 from warpsmith.judge import probes
-from warpsmith.judge.crowd import says_so, with_patience
+from warpsmith.judge.crowd import OWN_BYTES, says_so, with_patience
 from warpsmith.judge.library import estimated_share, library_profile
 from warpsmith.judge.native import Native
 from warpsmith.judge.profile import profile
@@ -117,12 +117,17 @@ class Judge:
     def judge(self, candidate: Candidate) -> Verdict:
         """Put a candidate through all stages. Raises `MachineError` where the machine fails, never because of it.
 
-        Where the GPU's memory is full of what other processes hold, this waits for it.
+        Where the GPU's memory is full of what other processes hold, this waits for it, unless the program would not
+        fit into an empty GPU either.
         """
         if self._native is None:
             return self._judge(candidate)
+
+        def crowded_out(verdict: Verdict) -> bool:
+            return says_so(verdict) and self._fits(candidate)
+
         device, name = self._native.device, self.task.name
-        return with_patience(partial(self._judge, candidate), self.forget, device, name, says_so)
+        return with_patience(partial(self._judge, candidate), self.forget, device, name, crowded_out)
 
     def forget(self) -> None:
         """Let go of all that can be computed again."""
@@ -156,6 +161,13 @@ class Judge:
             sanitized=trial.sanitized,
             library_share=trial.library_share if failure is None else None,
         )
+
+    def _fits(self, candidate: Candidate) -> bool:
+        """Whether an empty GPU has room for the task's tensors, the program's buffers and what a judge needs itself."""
+        spec = self.device.spec
+        plan = screen(self.task, candidate, spec)
+        buffers = sum(buffer.nbytes for buffer in plan.buffers) if isinstance(plan, BoundPlan) else 0
+        return _nbytes(self.task) + buffers + OWN_BYTES <= spec.memory_bytes
 
     def _hold(self, stage: Stage) -> AbstractContextManager[object]:
         """Hold the device while it is used, and leave it to others while we compile or simulate."""
