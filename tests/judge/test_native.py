@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from tests.device.test_cuda_gpus import present
 from tests.judge.fakes import FakeBuilder
 from tests.judge.kernels import SQUARE, candidate_of, task_of
 from warpsmith.device.cuda import own, series
+from warpsmith.device.cuda.arena import Arena
 from warpsmith.device.cuda.device import CudaDevice
 from warpsmith.device.cuda.process import Fault
 from warpsmith.errors import MachineError
@@ -151,7 +153,11 @@ def test_only_what_an_empty_gpu_would_hold_waits_for_memory_of_others(
     monkeypatch.setattr(crowd, "time", clock)
     monkeypatch.setattr(crowd, "taken_bytes", lambda _: 10 << 30)
 
-    def full(*_: object) -> None:
+    allocate = device._allocate
+
+    def full(inputs: Any, outputs: Any, scratch: Any, salt: int) -> Arena:
+        if not scratch:  # the canary
+            return allocate(inputs, outputs, scratch, salt)
         if sum(slept) > 10.0:
             raise MachineError("they have left")
         raise Fault("CUDA_ERROR_OUT_OF_MEMORY", "it is full")
