@@ -1,5 +1,5 @@
 """Authors: whoever proposes programs."""
 
-from warpsmith.author.protocol import Author, Context, Proposal
+from warpsmith.author.protocol import REPAIR, Author, Context, Example, Proposal, Refusal
 
-__all__ = ["Author", "Context", "Proposal"]
+__all__ = ["REPAIR", "Author", "Context", "Example", "Proposal", "Refusal"]

@@ -5,14 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from warpsmith.records import GpuSpec, Judged, Program, Task
+from warpsmith.records import Bound, GpuSpec, Judged, Program, Task
+
+REPAIR = "repair"
+"""An operator of this name is given one candidate that failed; all others are given candidates that passed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """A program that passed for a similar task: its name, the GPU, the time of one call in seconds, and why it is here."""
+
+    task: str
+    device: str
+    seconds: float
+    program: Program
+    tunables: tuple[tuple[str, int], ...]
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Context:
     """What an author is asked: apply `operator` to `parents` for this task and GPU.
 
-    `seed` is the only source of chance: the same context gives the same proposal from an author that computes.
+    `seed` is the only source of chance: the same context gives the same proposal from an author that computes. The rest
+    is there to be read by whoever can: the speed of light, the fastest candidate so far, what was learnt on this task
+    and on similar ones (a sentence each, the most telling first), and programs for similar tasks, the likest first.
     """
 
     task: Task
@@ -20,6 +37,10 @@ class Context:
     operator: str
     parents: tuple[Judged, ...]
     seed: int
+    bound: Bound | None = None
+    best: Judged | None = None
+    lessons: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +53,16 @@ class Proposal:
     prompt: str | None = None
     reply: str | None = None
     note: str = ""
+    cost_usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer that holds no program, which may have cost money all the same. `note` says in a line what was wrong."""
+
+    note: str
+    prompt: str | None = None
+    reply: str | None = None
     cost_usd: float = 0.0
 
 
@@ -48,6 +79,14 @@ class Author(Protocol):
         """Operators on offer and how many parents each takes."""
         ...
 
-    async def propose(self, context: Context) -> Proposal | None:
-        """Answer with a proposal, or None where the operator has nothing new to offer on these parents."""
+    @property
+    def expected_usd(self) -> float:
+        """US dollars that an answer is taken to cost before the first bill; 0 for an author that is free."""
+        ...
+
+    async def propose(self, context: Context) -> Proposal | Refusal | None:
+        """Answer with a proposal, or None where the operator has nothing new to offer on these parents.
+
+        An answer that came, but holds no program, is a Refusal.
+        """
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from warpsmith.author.protocol import Author, Context, Proposal
+from warpsmith.author.protocol import Author, Context, Proposal, Refusal
 from warpsmith.evolve.journal import Journal
 from warpsmith.records import Candidate, Judged, Verdict
 
@@ -26,10 +26,17 @@ class PureAuthor:
         """Operators on offer and how many parents each takes."""
         return self._author.operators
 
-    async def propose(self, context: Context) -> Proposal | None:
-        """Pass on what the author answers, if it is pure."""
-        proposal = await self._author.propose(context)
-        return proposal if proposal is None or proposal.program.plan.pure else None
+    @property
+    def expected_usd(self) -> float:
+        """US dollars that an answer is taken to cost before the first bill."""
+        return self._author.expected_usd
+
+    async def propose(self, context: Context) -> Proposal | Refusal | None:
+        """Pass on what the author answers, if it is pure; a hybrid proposal becomes a refusal that costs the same."""
+        answer = await self._author.propose(context)
+        if not isinstance(answer, Proposal) or answer.program.plan.pure:
+            return answer
+        return Refusal("calls a library, which this search does not allow", answer.prompt, answer.reply, answer.cost_usd)
 
 
 class PureJournal:

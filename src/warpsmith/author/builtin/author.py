@@ -45,6 +45,7 @@ class BuiltinAuthor:
     """
 
     name = "builtin"
+    expected_usd = 0.0
 
     def __init__(self, *, hybrid: bool = False) -> None:
         self._hybrid = hybrid
