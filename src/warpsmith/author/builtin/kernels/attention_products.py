@@ -9,7 +9,8 @@ and the columns `2 member` and `2 member + 1` (see `snippets_tensor`). Two liber
   member` and `2 member + 1` stand where the instruction has `member` and `member + 4`.
 
 float32 is split into two TF32 numbers, and three products of them summed. Tensor cores cut off where they add, so each
-sum is short and is added to the rest by an ordinary addition (Ootomo and Yokota, 2022).
+sum is short, small products have one of their own, and both are added to the rest by ordinary additions (Ootomo and
+Yokota, 2022).
 """
 
 from __future__ import annotations
@@ -74,13 +75,14 @@ def _scores_float32(tile: Tile, into: str, left: list[str], right: str, rows: st
     ]
     product = [
         *_pair("right.at[2 * e]", "right.at[2 * e + 1]"),
-        *unrolled("r", rows, _three("part[r]", "large[r][e]", "small[r][e]")),
+        *unrolled("r", rows, _three("part[r]", "less[r]", "large[r][e]", "small[r][e]")),
     ]
-    added = unrolled("r", rows, unrolled("e", 4, [f"{into}[r][j][e] += part[r][e];"]))
+    added = unrolled("r", rows, unrolled("e", 4, [f"{into}[r][j][e] += part[r][e] + less[r][e];"]))
+    sums = f"float part[{rows}][4] = {{}}, less[{rows}][4] = {{}};"
     return [
         f"unsigned large[{rows}][2][4], small[{rows}][2][4];",
         *unrolled("r", rows, [*left, *unrolled("e", 8, parts)]),
-        *unrolled("j", keys, [right, f"float part[{rows}][4] = {{}};", *unrolled("e", 2, product), *added]),
+        *unrolled("j", keys, [right, sums, *unrolled("e", 2, product), *added]),
     ]
 
 
@@ -92,9 +94,10 @@ def _pair(first: str, second: str) -> list[str]:
     ]
 
 
-def _three(into: str, large: str, small: str) -> list[str]:
-    """Products of split operands, small ones first."""
-    return [f"mma_tf32({into}, {a}, {b});" for a, b in ((small, "pair"), (large, "rest"), (large, "pair"))]
+def _three(into: str, less: str, large: str, small: str) -> list[str]:
+    """Products of split operands. Small ones have a sum of their own: a large one would cut off much of them."""
+    passes = ((less, small, "pair"), (less, large, "rest"), (into, large, "pair"))
+    return [f"mma_tf32({sum_}, {a}, {b});" for sum_, a, b in passes]
 
 
 def mixed(tile: Tile, whole: bool, rescaled: bool) -> list[str]:
@@ -150,7 +153,7 @@ def _mixed_float32(tile: Tile, rescaled: bool) -> list[str]:
     ]
     products = [
         *_pair("upper.at[k]", "lower.at[k]"),
-        *unrolled("r", "ROW_TILES", _three("part[r][k]", "large[r]", "small[r]")),
+        *unrolled("r", "ROW_TILES", _three("part[r][k]", "less[r][k]", "large[r]", "small[r]")),
     ]
     keys = [
         f"const int at = {_slot(tile, 'VALUE_PITCH')}(j * 8 + 2 * member) * VALUE_PITCH + {first}{column};",
@@ -161,9 +164,10 @@ def _mixed_float32(tile: Tile, rescaled: bool) -> list[str]:
         *unrolled("k", wide, products),
     ]
     place = f"acc[r][c * {wide} + k][e]" if wide > 1 else "acc[r][c][e]"
-    add = f"{place} = {place} * rescale[r][e / 2] + part[r][k][e];" if rescaled else f"{place} += part[r][k][e];"
+    step = "part[r][k][e] + less[r][k][e]"
+    add = f"{place} = {place} * rescale[r][e / 2] + ({step});" if rescaled else f"{place} += {step};"
     body = [
-        f"float part[ROW_TILES][{wide}][4] = {{}};",
+        f"float part[ROW_TILES][{wide}][4] = {{}}, less[ROW_TILES][{wide}][4] = {{}};",
         *unrolled("j", "KEY_TILES", keys),
         *unrolled("r", "ROW_TILES", unrolled("k", wide, unrolled("e", 4, [add]))),
     ]

@@ -19,10 +19,10 @@ MMA_M, MMA_N = 16, 8
 # Bytes of a row that four lanes read at once.
 STRETCH = 64
 # Registers that a lane needs for other things than its sums and scores.
-_OTHER_REGISTERS = {"float32": 96, "float16": 64, "bfloat16": 64}
+_OTHER_REGISTERS = {"float32": 32, "float16": 64, "bfloat16": 64}
 _MOST_REGISTERS = 250
 # Sums of more keys in one accumulator would lose more than float32 may, since tensor cores cut off when they add.
-_MOST_KEYS_FLOAT32 = 64
+_MOST_KEYS_FLOAT32 = 32
 _WARPS = ((4, 1), (8, 1), (2, 1), (1, 1), (4, 2), (2, 2), (2, 4), (1, 4), (1, 8), (2, 8), (1, 2))
 _CHOICES = 16
 
@@ -167,7 +167,9 @@ class Tile:
     def registers(self) -> int:
         """About how many registers a thread needs."""
         sums = 4 * self.row_tiles * self.col_tiles
-        return sums + 4 * self.row_tiles * self.key_tiles + _OTHER_REGISTERS[self.dtype]
+        # A float32 score is there as a whole and in two parts, and each sum of a step in two.
+        whole, parts = (12 * self.key_tiles, 8 * self.wide) if self.dtype == "float32" else (4 * self.key_tiles, 0)
+        return sums + self.row_tiles * (whole + parts) + _OTHER_REGISTERS[self.dtype]
 
     @property
     def blocks(self) -> int:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from warpsmith.author.builtin.kernels.contraction_copy import TileCopy
 from warpsmith.author.builtin.kernels.contraction_warps import MMA_M, MMA_N
-from warpsmith.author.builtin.kernels.emission import unrolled
+from warpsmith.author.builtin.kernels.emission import indented, unrolled
 
 # What becomes of an element on its way to a fragment of TF32; 16-bit elements stay as they are.
 Treatment = Literal["as it is", "round", "split"]
@@ -77,15 +77,36 @@ class Fragments:
 
     def read(self) -> list[str]:
         """Statements that read all fragments at depth `k` of stage `slot`."""
-        registers = 4 if self.side == "left" else 2
-        names = f"{self.side}[{self.count}][{registers}]"
-        if self.treatment == "split":
-            names += f", {self.small}[{self.count}][{registers}]"
-        if not self.tile.staging.transposed and self.tile.format.name == "tf32":
-            return [f"unsigned {names};", *self._by_word(registers)]
-        return [f"unsigned {names};", *self._by_matrix(), *self._treated(registers)]
+        return [self.declared(), *self.filled()]
 
-    def _by_word(self, registers: int) -> list[str]:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The arrays of registers."""
+        return (self.side, self.small) if self.treatment == "split" else (self.side,)
+
+    @property
+    def registers(self) -> int:
+        """Registers of a fragment."""
+        return 4 if self.side == "left" else 2
+
+    def declared(self, prefix: str = "") -> str:
+        """Declare the registers."""
+        arrays = ", ".join(f"{prefix}{name}[{self.count}][{self.registers}]" for name in self.names)
+        return f"unsigned {arrays};"
+
+    def filled(self) -> list[str]:
+        """Statements that read the fragments into their registers."""
+        if not self.tile.staging.transposed and self.tile.format.name == "tf32":
+            return self._by_word()
+        return [*self._by_matrix(), *self._treated()]
+
+    def reader(self) -> list[str]:
+        """Define `read_left` or `read_right`, which reads the fragments of a stage into registers of that form."""
+        arrays = ", ".join(f"unsigned (&{name})[{self.count}][{self.registers}]" for name in self.names)
+        head = f"const auto read_{self.side} = [&](const int slot, {arrays}) {{"
+        return [head, *indented(self.filled()), "};"]
+
+    def _by_word(self) -> list[str]:
         """Rows of the tile run along the outer dimension: every register is a read of its own."""
         if self.side == "left":
             cell = f"[{self.deep} + member + e / 2 * 4][{self.outer} + e % 2 * 8 + quad]"
@@ -93,18 +114,18 @@ class Fragments:
             cell = f"[{self.deep} + member + e * 4][{self.outer} + quad]"
         element = f"{self.tile.staging.tile}[slot]{cell}"
         body = treated(self.treatment, element, f"{self.side}[i][e]", f"{self.small}[i][e]")
-        return self._each(registers, body)
+        return self._each(body)
 
-    def _treated(self, registers: int) -> list[str]:
+    def _treated(self) -> list[str]:
         """Split or round what `ldmatrix` has loaded."""
         if self.treatment == "as it is":
             return []
         element = f"{self.side}[i][e]"
         body = treated(self.treatment, f"__uint_as_float({element})", element, f"{self.small}[i][e]")
-        return self._each(registers, body)
+        return self._each(body)
 
-    def _each(self, registers: int, body: list[str]) -> list[str]:
-        return unrolled("i", self.count, unrolled("e", registers, body))
+    def _each(self, body: list[str]) -> list[str]:
+        return unrolled("i", self.count, unrolled("e", self.registers, body))
 
     def _by_matrix(self) -> list[str]:
         """Four matrices of 8 x 16 bytes at a time: a fragment on the left, two on the right."""

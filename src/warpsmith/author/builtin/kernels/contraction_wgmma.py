@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from warpsmith.author.builtin.kernels.contraction_fill import Share
-from warpsmith.author.builtin.kernels.contraction_fragments import passes, treated
+from warpsmith.author.builtin.kernels.contraction_fragments import Fragments, passes, treated
 from warpsmith.author.builtin.kernels.contraction_layout import Layout
 from warpsmith.author.builtin.kernels.contraction_mma import Mma
 from warpsmith.author.builtin.kernels.contraction_warps import (
@@ -68,26 +68,33 @@ class _Wgmma(Mma):
     def loop(self) -> list[str]:
         """Walk along the depth: multiply a tile, meanwhile convert the next."""
         integer, step, slots = self.scope.integer, self.tile_k, self.slots
-        ahead = f"start + ({slots} - 1) * {step}"
-        into = "sum" if self.afresh else "acc"
+        ahead, into = f"start + ({slots} - 1) * {step}", "sum" if self.afresh else "acc"
+        fragments = replace(self.left, steps=GROUP_DEPTH // self.format.k)
+        # All small parts come first: what the large ones add up to would cut off more of them.
         products = [
-            f"wgmma_tf32({into}[0], {a}[k / 8], describe_rows(&{b}[buffer][0][k]), "
-            f"{'k > 0' if self.afresh and number == 0 else 'true'});"
+            line
             for number, (a, b) in enumerate(passes(self.left, self.right))
+            for line in unrolled("k", step, [self._product(into, a, b, number)], 8)
         ]
         work = [
             *([f"await_copies<{slots} - 3>();"] if self.copies else []),
             "__syncthreads();",
-            f"const int next = (slot + {slots} - 1) % {slots};",
-            f"fetch({ahead}, next);",
-            *replace(self.left, steps=GROUP_DEPTH // self.format.k).read(),
             *([f"float sum[1][{self.right.count}][4];"] if self.afresh else []),
             "wgmma_begin();",
-            *unrolled("k", step, products, 8),
+            *products,
             "wgmma_commit();",
-            f"if (start + {step} < last) convert((slot + 1) % {slots}, buffer ^ 1);",
+            f"const int next = (slot + {slots} - 1) % {slots};",
+            f"fetch({ahead}, next);",
+            fragments.declared("next_"),
+            f"if (start + {step} < last) {{",
+            f"    convert((slot + 1) % {slots}, buffer ^ 1);",
+            f"    read_left((slot + 1) % {slots}, {', '.join(f'next_{name}' for name in fragments.names)});",
+            "}",
             f"wgmma_await({into}[0]);",
             *(self.added() if self.afresh else []),
+            f"if (start + {step} < last) {{",
+            *indented(self._moved(fragments)),
+            "}",
             *([f"if ({ahead} < last) place(next);"] if self.computed else []),
         ]
         loop = (
@@ -95,8 +102,24 @@ class _Wgmma(Mma):
             f"start += {step}, slot = (slot + 1) % {slots}, buffer ^= 1) {{"
         )
         ready = [f"await_copies<{slots} - 2>();"] if self.copies else []
-        ready += ["__syncthreads();", "if (first < last) convert(0, 0);"]
-        return [*self.converter(), *self.opening(), *ready, loop, *indented(work), "}"]
+        ready += [
+            "__syncthreads();",
+            fragments.declared(),
+            "if (first < last) {",
+            "    convert(0, 0);",
+            f"    read_left(0, {', '.join(fragments.names)});",
+            "}",
+        ]
+        return [*self.converter(), *fragments.reader(), *self.opening(), *ready, loop, *indented(work), "}"]
+
+    def _moved(self, fragments: Fragments) -> list[str]:
+        """Let the fragments of the next tile be those of this one."""
+        text = [f"{name}[i][e] = next_{name}[i][e];" for name in fragments.names]
+        return unrolled("i", fragments.count, unrolled("e", fragments.registers, text))
+
+    def _product(self, into: str, a: str, b: str, number: int) -> str:
+        keep = "k > 0" if self.afresh and number == 0 else "true"
+        return f"wgmma_tf32({into}[0], {a}[k / 8], describe_rows(&{b}[buffer][0][k]), {keep});"
 
     def converter(self) -> list[str]:
         """A function that rounds or splits a tile of the right operand and swizzles its rows."""

@@ -62,13 +62,12 @@ __device__ void wgmma_tf32(float (&acc)[{columns // 8}][4], const unsigned (&a)[
 
 
 TENSOR_SNIPPETS: Mapping[str, str] = {
-    "Tf32": """// x as a sum of two numbers with the eleven significant bits that tensor cores read.
+    "Tf32": """// x as a sum of two numbers with the eleven significant bits that tensor cores read. The larger one is rounded to
+// the nearest, so that what is lost beyond the smaller one has either sign. An infinity leaves NaN.
 struct Tf32 { unsigned large, small; };
 __device__ Tf32 split_tf32(float x) {
-    const unsigned large = __float_as_uint(x) & 0xffffe000u;
-    const float rest = x - __uint_as_float(large);
-    // An infinity has no rest; subtracted from itself it would leave NaN.
-    return {large, fabsf(x) == INFINITY ? 0u : __float_as_uint(rest)};
+    const unsigned large = (__float_as_uint(x) + 0x1000u) & 0xffffe000u;
+    return {large, __float_as_uint(x - __uint_as_float(large))};
 }""",
     "round_tf32": """// The nearest number with the eleven significant bits that tensor cores read.
 __device__ unsigned round_tf32(float x) {
