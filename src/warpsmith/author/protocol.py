@@ -13,7 +13,7 @@ REPAIR = "repair"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:
-    """A program that passed for a similar task: its name, the GPU, the time of one call in seconds, and why it is here."""
+    """A program that passed for a similar task: that task's name, the GPU, seconds of one call, and why it is here."""
 
     task: str
     device: str

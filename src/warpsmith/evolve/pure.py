@@ -36,7 +36,7 @@ class PureAuthor:
         answer = await self._author.propose(context)
         if not isinstance(answer, Proposal) or answer.program.plan.pure:
             return answer
-        return Refusal("calls a library, which this search does not allow", answer.prompt, answer.reply, answer.cost_usd)
+        return Refusal("calls a library, which is not allowed here", answer.prompt, answer.reply, answer.cost_usd)
 
 
 class PureJournal:

@@ -62,8 +62,8 @@ __device__ void wgmma_tf32(float (&acc)[{columns // 8}][4], const unsigned (&a)[
 
 
 TENSOR_SNIPPETS: Mapping[str, str] = {
-    "Tf32": """// x as a sum of two numbers with the eleven significant bits that tensor cores read. The larger one is rounded to
-// the nearest, so that what is lost beyond the smaller one has either sign. An infinity leaves NaN.
+    "Tf32": """// x as a sum of two numbers with the eleven significant bits that tensor cores read. The larger one
+// is rounded, so that what is lost beyond the smaller one has either sign. An infinity leaves NaN.
 struct Tf32 { unsigned large, small; };
 __device__ Tf32 split_tf32(float x) {
     const unsigned large = (__float_as_uint(x) + 0x1000u) & 0xffffe000u;
