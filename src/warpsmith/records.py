@@ -201,8 +201,9 @@ class Task:
 
     `source` is the text of the file that defines the module (for a live module, of its functional form), `origin` a
     name to show. `state` holds the module's own parameters, buffers and lifted constants by their names in `graph`.
-    `examples` are the inputs that the task itself drew first, by name. `module_inputs` tells whether `source` can
-    draw more of them (it defines `get_inputs`). `lines` are the lines of `source` that nodes come from, where known.
+    `examples` are the inputs that the task itself drew first, by name, without large ones that it drew on a GPU.
+    `module_inputs` tells whether `source` can draw more of them (it defines `get_inputs`). `lines` are the lines of
+    `source` that nodes come from, where known.
     """
 
     name: str

@@ -57,8 +57,12 @@ def bind(
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:
-    dense = tensor.layout == torch.strided
-    return tensor.detach().clone(memory_format=torch.contiguous_format) if dense else tensor
+    """A dense copy. What is on a GPU was drawn for us, and may be too large to be there twice."""
+    if tensor.layout != torch.strided:
+        return tensor
+    if tensor.device.type != "cpu":
+        return tensor.detach().contiguous()
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _check_input(label: str, tensor: torch.Tensor, file: str | None, line: int | None, device: str) -> None:

@@ -114,7 +114,10 @@ def draw(task: Task, family: str, seed: int, device: str = "cpu") -> dict[str, t
     if family not in FAMILIES:
         raise ValueError(f"unknown input family {family!r}; known are {', '.join(FAMILIES)}")
     if family == "nominal" and seed == 0:
-        return {spec.name: _own(task, spec).to(device, copy=True) for spec in task.graph.arguments}
+        own = {**task.examples, **task.state}
+        if any(spec.name not in own for spec in task.graph.arguments):
+            own = {**draw_module_inputs(task, SEED, device), **own}
+        return {spec.name: own[spec.name].to(device, copy=True) for spec in task.graph.arguments}
     drawn = _nominal_inputs(task, seed, device) if family == "nominal" else _family_inputs(task, family, seed, device)
     statistics = _running_statistics(task.graph)
     for spec, (name, keep) in zip(task.graph.inputs[len(task.graph.given) :], task.graph.masks):
@@ -132,10 +135,6 @@ def draw(task: Task, family: str, seed: int, device: str = "cpu") -> dict[str, t
         for name, role in exact_roles(task.graph, seed).items():
             drawn[name] = exact_operand(specs[name], role, _generator(task, family, seed, name, device))
     return {spec.name: drawn[spec.name] for spec in task.graph.arguments}
-
-
-def _own(task: Task, spec: TensorSpec) -> torch.Tensor:
-    return task.state[spec.name] if spec.name in task.state else task.examples[spec.name]
 
 
 def _generator(task: Task, family: str, seed: int, name: str, device: str) -> torch.Generator:
@@ -169,7 +168,7 @@ def _family_inputs(task: Task, family: str, seed: int, device: str) -> dict[str,
             values = _floating(spec, family, g)
             drawn[spec.name] = torch.sigmoid(values) if spec.name in unit else values
         elif spec.dtype == "bool":
-            share = float(task.examples[spec.name].double().mean())
+            share = int(task.examples[spec.name].count_nonzero()) / spec.numel
             drawn[spec.name] = torch.rand(spec.shape, generator=g, device=g.device) < share
         else:
             drawn[spec.name] = _integers(spec, family, g, task.examples[spec.name], bounds.get(spec.name))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.utils import _pytree as pytree
 from torch.utils._pytree import keystr, tree_flatten_with_path
 
 from warpsmith.errors import TaskError
@@ -19,10 +21,12 @@ from warpsmith.task.export import export, quiet
 from warpsmith.task.functional import check, emit
 from warpsmith.task.masks import Dealer, Dealt, named_masks
 from warpsmith.task.sourcefile import (
+    LARGE,
     SEED,
     call_if_defined,
     example_inputs,
     module_class,
+    place_of_inputs,
     read,
     seed_all,
     seeded,
@@ -41,8 +45,8 @@ def load_task(target: str | Path, *, alone: Alone = nullcontext) -> Task:
     list of positional arguments, or a dict of keywords) or as the value `example_inputs`, and optionally
     `get_init_inputs()` for the constructor. Random numbers are seeded as KernelBench does. The module stays in the
     mode that its constructor leaves it in; the masks of dropout in training mode become inputs of the task, after those
-    of forward. A large module is run once on a GPU, where there is one, in a context that `alone` makes. Raises
-    TaskError, with file and line, for whatever cannot be used.
+    of forward. Large inputs are drawn, and a large module is run once, on a GPU where there is one, in a context that
+    `alone` makes. Raises TaskError, with file and line, for whatever cannot be used.
     """
     file, class_name = split(str(target))
     text = read(file)
@@ -51,13 +55,15 @@ def load_task(target: str | Path, *, alone: Alone = nullcontext) -> Task:
         found = module_class(namespace, class_name, file)
         seed_all(SEED)
         init = call_if_defined(namespace, "get_init_inputs", file)
+        drawable = hasattr(namespace, "get_inputs") or callable(getattr(namespace, "example_inputs", None))
+        place = place_of_inputs(text, file) if drawable else "cpu"
         seed_all(SEED)
-        examples = example_inputs(namespace, file)
+        with nullcontext() if place == "cpu" else alone(), torch.device(place):
+            examples = example_inputs(namespace, file)
         seed_all(SEED)
         with Blame(f"the constructor of {found.__name__}", file), quiet():
             module = found(**init) if isinstance(init, dict) else found(*(init or ()))
         name = Path(file).stem if class_name is None else f"{Path(file).stem}-{class_name}"
-        drawable = hasattr(namespace, "get_inputs") or callable(getattr(namespace, "example_inputs", None))
         return _task(module, examples, name, str(target), file, text, module_inputs=drawable, alone=alone)
 
 
@@ -150,7 +156,8 @@ def _task(
 ) -> Task:
     _check_state(module, file)
     line = line_of(type(module).forward, file)
-    call = bind(inspect.signature(module.forward), examples, file, line)
+    # Inputs of a live module are given on the CPU; those of a file may have been drawn on a GPU.
+    call = bind(inspect.signature(module.forward), examples, file, line, "cuda" if module_inputs else "cpu")
     where = _place(module, call)
     if where == "cpu":
         alone = nullcontext
@@ -170,7 +177,8 @@ def _task(
                 attributes.become_buffers(state)
                 expected, changed, dealt = _run(module, call, file, where)
         names = _output_names(expected, file, line)
-        exported = export(module, call.args, call.kwargs, file, type(module).__name__)
+        args, kwargs = pytree.tree_map_only(torch.Tensor, _on_cpu, (call.args, call.kwargs))
+        exported = export(module, args, kwargs, file, type(module).__name__)
         captured = capture(exported, list(call.tensors), list(names), file)
     graph = captured.graph
     source = emit(graph, name)
@@ -189,17 +197,24 @@ def _task(
     after = {captured.names[target]: value for target, value in changed.items() if target in captured.names}
     with alone(), Blame(f"the functional form of {name}", file):
         check(task, [*names.values()], after, file, where)
-    return task
+    return replace(task, examples={name: each.cpu() for name, each in task.examples.items() if _kept(task, each)})
 
 
-_LARGE = 64 << 20
-"""Bytes of inputs and state from which on a GPU, where there is one, is worth the copying."""
+def _on_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    """What stands for a tensor in an export, which looks at no value: memory that nobody touches costs nothing."""
+    return tensor if tensor.device.type == "cpu" else torch.empty_like(tensor, device="cpu")
+
+
+def _kept(task: Task, example: torch.Tensor) -> bool:
+    """Whether an example stays with the task: large ones on a GPU are drawn there again by whoever needs them."""
+    redrawn = task.module_inputs and example.device.type != "cpu" and example.is_floating_point()
+    return not redrawn or example.nbytes < LARGE
 
 
 def _place(module: torch.nn.Module, call: Call) -> str:
     """Return where to run the module once: large ones take minutes on a CPU."""
     held = [*module.parameters(), *module.buffers(), *call.tensors.values()]
-    if sum(tensor.nbytes for tensor in held) < _LARGE or not torch.cuda.is_available():
+    if sum(tensor.nbytes for tensor in held) < LARGE or not torch.cuda.is_available():
         return "cpu"
     return "cuda"
 
@@ -213,10 +228,8 @@ def _run(
     """
     state = (*module.named_parameters(), *module.named_buffers())
     before = {name: value.detach().to(where, copy=True) for name, value in state}
-    copies = torch.utils._pytree.tree_map_only(
-        torch.Tensor, lambda value: value.to(where, copy=True), (call.args, call.kwargs)
-    )
-    tensors = [leaf for leaf in torch.utils._pytree.tree_leaves(copies) if isinstance(leaf, torch.Tensor)]
+    copies = pytree.tree_map_only(torch.Tensor, lambda value: value.to(where, copy=True), (call.args, call.kwargs))
+    tensors = [leaf for leaf in pytree.tree_leaves(copies) if isinstance(leaf, torch.Tensor)]
     with quiet(), torch.no_grad(), Blame(f"{type(module).__name__}.forward", file), Dealer() as dealer:
         result = torch.func.functional_call(module, before, copies[0], copies[1])
     return result, before | dict(zip(call.tensors, tensors)), dealer.dealt

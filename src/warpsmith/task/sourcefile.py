@@ -12,11 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from torch.utils import _pytree as pytree
+
 from warpsmith.errors import TaskError
-from warpsmith.task.usercode import Blame, line_of
+from warpsmith.task.usercode import Blame, execute, line_of
 
 SEED = 42
 """The seed of KernelBench, set before inputs are drawn and before the module is constructed."""
+
+LARGE = 64 << 20
+"""Bytes of inputs, and of inputs with state, from which on a GPU, where there is one, is worth the copying."""
 
 
 def split(target: str) -> tuple[str, str | None]:
@@ -90,6 +95,25 @@ def example_inputs(namespace: ModuleType, file: str) -> Any:
                 return value()
         return value
     raise TaskError("defines no inputs: add get_inputs() or example_inputs", file=file)
+
+
+def place_of_inputs(text: str, file: str) -> str:
+    """Return the device on which the inputs of a file are drawn: `cuda` where there is one and they are large.
+
+    A CPU would take half a minute for some gigabytes. How large they are is found out without drawing them, in a
+    namespace of its own, so that a file that counts its calls does not count this one. What ignores the device that it
+    is told, as NumPy does, is drawn on the CPU.
+    """
+    if not torch.cuda.is_available():
+        return "cpu"
+    try:
+        with torch.device("meta"):
+            drawn = example_inputs(execute(text, file), file)
+    except TaskError:  # It looks at what it has drawn.
+        return "cpu"
+    tensors = [leaf for leaf in pytree.tree_leaves(drawn) if isinstance(leaf, torch.Tensor)]
+    drawable = all(tensor.is_meta for tensor in tensors)
+    return "cuda" if drawable and sum(tensor.nbytes for tensor in tensors) >= LARGE else "cpu"
 
 
 @contextmanager

@@ -23,7 +23,14 @@ from torch.utils import _pytree as pytree
 
 from warpsmith.errors import TaskError
 from warpsmith.judge.baseline.parcel import Parcel
-from warpsmith.task.sourcefile import SEED, call_if_defined, example_inputs, module_class, seed_all
+from warpsmith.task.sourcefile import (
+    SEED,
+    call_if_defined,
+    example_inputs,
+    module_class,
+    place_of_inputs,
+    seed_all,
+)
 from warpsmith.task.usercode import Blame, execute, importing_from
 
 MOST_SETS = 256
@@ -67,7 +74,8 @@ class ModuleSource:
         seed_all(SEED)
         init = call_if_defined(self._namespace, "get_init_inputs", file)
         seed_all(SEED)
-        example_inputs(self._namespace, file)  # The task drew them here, and whoever counts calls must count as then.
+        with torch.device(place_of_inputs(parcel.text, file)):
+            example_inputs(self._namespace, file)  # The task drew them here: whoever counts calls must count as then.
         seed_all(SEED)
         with Blame(f"the constructor of {kind.__name__}", file):
             self._module = kind(**init) if isinstance(init, dict) else kind(*(init or ()))

@@ -47,10 +47,11 @@ def form_of(task: Task, init: Sequence[Any] | Mapping[str, Any] | None = None) -
             file=split(task.origin)[0],
         )
     inputs = [spec.name for spec in task.graph.inputs]
-    call: Any = ((*(task.examples[name] for name in inputs),), {})
     if task.module_inputs:
         init_of_file, call = _from_file(task)
         init = init_of_file if init is None else init
+    else:
+        call = ((*(task.examples[name] for name in inputs),), {})
     given: Any = ((), dict(init)) if isinstance(init, Mapping) else (tuple(init or ()), {})
     try:
         tensors: list[torch.Tensor] = []
