@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from warpsmith.judge import passes
 from warpsmith.judge.mixtures import draw_any
 from warpsmith.judge.rounding import CORRELATED, UNIT_ROUNDOFF, scattered, scatterings
 from warpsmith.judge.tf32 import policy_of_a_gpu
@@ -82,8 +83,7 @@ def refer(task: Task, family: str, seed: int, arguments: Mapping[str, torch.Tens
         for moved in scatterings(task, arguments, seed, correlated=correlated):
             replicas += 1
             for spec in floating:
-                step = (moved[spec.name] - expected[spec.name]).nan_to_num_(0.0, 0.0, 0.0)
-                squares[spec.name].addcmul_(step, step)
+                _add_squares(squares[spec.name], moved[spec.name], expected[spec.name])
     ranked = rankings(task, arguments, correlated=correlated) if discrete else {}
     flips: dict[str, list[torch.Tensor]] = {spec.name: [eager[spec.name]] for spec in discrete}
     flipping = [spec.name for spec in discrete if spec.name not in ranked and _may_flip(task.graph, spec.name)]
@@ -104,6 +104,15 @@ def refer(task: Task, family: str, seed: int, arguments: Mapping[str, torch.Tens
             spec.dtype, expected[spec.name], eager[spec.name], None, alternatives, ranked.get(spec.name)
         )
     return Reference(family, seed, arguments, due)
+
+
+def _add_squares(squares: torch.Tensor, moved: torch.Tensor, expected: torch.Tensor) -> None:
+    """Add the squared differences to `squares`; where there is none, as between infinities, nothing."""
+    if passes.suits(squares, moved, expected) and squares.is_contiguous():
+        passes.add_squares(squares, moved, expected)
+        return
+    step = (moved - expected).nan_to_num_(0.0, 0.0, 0.0)
+    squares.addcmul_(step, step)
 
 
 def _with_the_still(squares: torch.Tensor) -> torch.Tensor:

@@ -33,6 +33,7 @@ import torch
 from torch._decomp import get_decompositions
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from warpsmith.judge import passes
 from warpsmith.judge.tf32 import operators_in_tf32
 from warpsmith.records import Graph, Task
 from warpsmith.task import evaluate
@@ -226,6 +227,8 @@ class Scatter(TorchDispatchMode):
 
     def move(self, values: torch.Tensor) -> torch.Tensor:
         """Move each value that is not an integer by about one relative unit roundoff up or down."""
+        if passes.suits(values):
+            return passes.moved(values, self._unit, self._places.getrandbits(64))
         moved = torch.addcmul(values, values, self._draw(values), value=self._unit)
         return torch.where(values == values.round(), values, moved)
 
@@ -242,6 +245,8 @@ class Scatter(TorchDispatchMode):
 
     def _draw(self, like: torch.Tensor) -> torch.Tensor:
         """Return a random amount for each element: from a random place of a pool, or all new for large tensors."""
+        if passes.suits(like):
+            return passes.amounts(like, self._places.getrandbits(64))
         pool, count = _pool(like.device), like.numel()
         if 2 * count > pool.numel():
             if self._large is None:
