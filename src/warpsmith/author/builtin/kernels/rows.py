@@ -37,6 +37,7 @@ from warpsmith.records import DTYPE_BYTES, GpuSpec, Launch
 # Registers that a thread may spend on keeping its share of a row.
 _STAGED_PER_THREAD = 64
 _FEW_PER_THREAD = 16
+_MOST_THREADS = 1024
 # Shared memory that a block may spend on a row, with room left for the reductions.
 _STAGED_PER_BLOCK = 40 * 1024
 # Columns from which on few rows are worth a kernel more.
@@ -59,7 +60,9 @@ class Rows:
         if len(region.producers) > 1 or region.written("element") or _compound(region):
             genes.append(Gene("stage", ("registers", "reload", "shared")))
         if _compound(region):
-            genes.append(Gene("passes", ("two", "one")))
+            # A row that no block can hold is read once more by each pass.
+            reread = genes[0].choices[0] == "split" or region.cols > _STAGED_PER_THREAD * _MOST_THREADS
+            genes.append(Gene("passes", ("one", "two") if reread else ("two", "one")))
         if "thread" in genes[0].choices:
             genes.append(Gene("rows", ("spread", "adjacent")))
         if slide is not None:
