@@ -40,6 +40,7 @@ class Checker:
     def largest_error(self, task: Task, compiled: Compiled, *, sanitize: bool = False) -> float:
         build = self.builder.build(compiled.program, dict(compiled.tunables), self.simulator.architecture)
         assert build.ok, (build.diagnostics, compiled.program.source)
+        assert not any("Performance Loss" in each.message for each in build.diagnostics), build.diagnostics
         specs = {s.name: s for s in (*task.graph.arguments, *task.graph.results)}
         plan = bind(compiled.program.plan, specs, dict(compiled.tunables), GPU)
         values = {**task.state, **task.examples}

@@ -16,6 +16,7 @@ import pytest
 
 from warpsmith.errors import CompilerUnavailable, ProgramError, SettingsError
 from warpsmith.program import Builder, worker
+from warpsmith.program.diagnostics import parse_diagnostics
 from warpsmith.program.includes import screen_includes
 from warpsmith.records import Build, KernelResources, Launch, Plan, Program
 
@@ -479,3 +480,14 @@ def test_threads_may_share_a_builder(tmp_path: Path) -> None:
             thread.join()
     for number, source in enumerate(sources):
         assert f".entry copy{number}(" in built[source].ptx
+
+
+def test_what_the_assembler_says_of_lost_performance_is_a_warning() -> None:
+    log = (
+        "ptxas info    : (C7514) Potential Performance Loss: wgmma.mma_async instructions are serialized due to "
+        "non wgmma instructions reading accumulator registers in the function 'k'\n"
+        "ptxas info    : Used 37 registers, used 1 barriers\n"
+    )
+    (found,) = parse_diagnostics(log)
+    assert found.severity == "warning"
+    assert found.message.startswith("ptxas: (C7514) Potential Performance Loss: wgmma")

@@ -9,6 +9,7 @@ The formats were taken from the output of NVRTC 13.0:
     ptxas info    : Function properties for k
     ptxas         .     400 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
     ptxas info    : Used 37 registers, used 1 barriers, 400 bytes cumulative stack size, 512 bytes smem
+    ptxas info    : (C7514) Potential Performance Loss: wgmma.mma_async instructions are serialized due to ...
     ptxas error   : Entry function 'k' uses too much shared data (0x13880 bytes, 0xc000 max)
 """
 
@@ -29,6 +30,7 @@ _PLACED = re.compile(
 _UNPLACED = re.compile(r"(?:At end of source: )?(?:catastrophic )?(?P<kind>error|warning)(?: #\S+)?: (?P<message>.*)")
 _NVRTC = re.compile(r"nvrtc: (?P<kind>error|warning)\s*: (?P<message>.*)")
 _PTXAS = re.compile(r"\s*ptxas (?P<input>.*?,\s*line \d+; )?\s*(?P<kind>error|fatal|warning)\s*: (?P<message>.*)")
+_LOSS = re.compile(r"ptxas info\s*: (?P<message>\(C\d+\) Potential Performance Loss: .*)")
 _CARET = re.compile(r"  (\s*)\^\s*\Z")
 
 _INCLUDE_PATH = re.compile(r"/\S*?/nvidia/\w+/include/(?:cccl/)?")
@@ -65,6 +67,8 @@ def _diagnostic(text: str, following: list[str]) -> Diagnostic | None:
         place = (match["input"] or "").replace("application ptx input, ", "PTX ").replace("; ", ": ").strip()
         message = f"ptxas: {place} {match['message']}" if place else f"ptxas: {match['message']}"
         return Diagnostic(_severity(match["kind"]), 0, 0, message[:MAX_MESSAGE])
+    if match := _LOSS.match(text):
+        return Diagnostic("warning", 0, 0, f"ptxas: {match['message']}"[:MAX_MESSAGE])
     if match := _NVRTC.match(text) or _UNPLACED.match(text):
         return Diagnostic(_severity(match["kind"]), 0, 0, match["message"][:MAX_MESSAGE])
     return None

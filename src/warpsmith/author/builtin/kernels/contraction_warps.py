@@ -74,8 +74,8 @@ class Warps:
 
     @property
     def formed_bytes(self) -> int:
-        """Shared memory for two tiles of the right operand, split in two, in the form that `wgmma` reads."""
-        return 2 * 2 * self.n * GROUP_DEPTH * 4
+        """Shared memory for three tiles of the right operand, split in two, in the form that `wgmma` reads."""
+        return 3 * 2 * self.n * GROUP_DEPTH * 4
 
     @property
     def threads(self) -> int:

@@ -24,6 +24,10 @@ from warpsmith.author.builtin.kernels.emission import Genes, Kernels, Scope, ind
 
 # The next tile is brought into form while another is on its way.
 _STAGES = (4, LEAST_GROUP_STAGES, 5)
+# Tiles whose products follow each other without a pause.
+_IN_A_ROW = 2
+# The narrowest product of one instruction that there is a snippet for.
+_LEAST_COLUMNS = 32
 
 
 def emit_wgmma(layout: Layout, scope: Scope, genes: Genes, vec: int, share: Share | None) -> Kernels:
@@ -32,12 +36,18 @@ def emit_wgmma(layout: Layout, scope: Scope, genes: Genes, vec: int, share: Shar
     if group_format(layout).name != "tf32":
         return Wgmma16(layout, scope, warps, share).emit()
     exact = genes.get("precision", "exact") == "exact"
-    return _Wgmma(layout, scope, warps, exact, vec, share).emit()
+    kernel = Wgmma(layout, scope, warps, exact, vec, share)
+    if kernel.afresh and warps.n >= 2 * _LEAST_COLUMNS:
+        kernel = WgmmaHalves(layout, scope, warps, exact, vec, share)
+    return kernel.emit()
 
 
-class _Wgmma(Mma):
+class Wgmma(Mma):
+    """The kernel: each tile's products are awaited before the next tile's begin."""
+
     wanted_stages = _STAGES
     depth_bytes = (GROUP_DEPTH * 4,)
+    buffers = 2  # for the right operand in the form that tensor cores read
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -54,7 +64,7 @@ class _Wgmma(Mma):
 
     def shared(self) -> str:
         """Bytes of shared memory."""
-        return f"{super().shared()} + {len(self.parts)} * 2 * {self.warps.n} * {GROUP_DEPTH} * 4"
+        return f"{super().shared()} + {len(self.parts)} * {self.buffers} * {self.warps.n} * {GROUP_DEPTH} * 4"
 
     def tiles_declared(self) -> list[str]:
         """Lay out shared memory and the sums; what is swizzled stands first, where it is aligned to 1024 bytes."""
@@ -62,34 +72,24 @@ class _Wgmma(Mma):
         place, text = "shared", ["extern __shared__ __align__(1024) char shared[];"]
         for part in self.parts:
             text.append(f"auto {part} = reinterpret_cast<unsigned (*)[{n}][{GROUP_DEPTH}]>({place});")
-            place = f"{part} + 2"
+            place = f"{part} + {self.buffers}"
         return [*text, *self.stages_declared(place)]
 
     def loop(self) -> list[str]:
         """Walk along the depth: multiply a tile, meanwhile convert the next."""
-        integer, step, slots = self.scope.integer, self.tile_k, self.slots
+        step, slots = self.tile_k, self.slots
         ahead, into = f"start + ({slots} - 1) * {step}", "sum" if self.afresh else "acc"
-        fragments = replace(self.left, steps=GROUP_DEPTH // self.format.k)
-        # All small parts come first: what the large ones add up to would cut off more of them.
-        products = [
-            line
-            for number, (a, b) in enumerate(passes(self.left, self.right))
-            for line in unrolled("k", step, [self._product(into, a, b, number)], 8)
-        ]
+        fragments = self.fragments
         work = [
-            *([f"await_copies<{slots} - 3>();"] if self.copies else []),
-            "__syncthreads();",
+            *self.arrival(),
             *([f"float sum[1][{self.right.count}][4];"] if self.afresh else []),
             "wgmma_begin();",
-            *products,
+            *self.products(f"{into}[0]", self.warps.n, "0"),
             "wgmma_commit();",
             f"const int next = (slot + {slots} - 1) % {slots};",
             f"fetch({ahead}, next);",
-            fragments.declared("next_"),
-            f"if (start + {step} < last) {{",
-            f"    convert((slot + 1) % {slots}, buffer ^ 1);",
-            f"    read_left((slot + 1) % {slots}, {', '.join(f'next_{name}' for name in fragments.names)});",
-            "}",
+            fragments.declared("ahead_"),
+            *self.made_ready(fragments, "buffer ^ 1"),
             f"wgmma_await({into}[0]);",
             *(self.added() if self.afresh else []),
             f"if (start + {step} < last) {{",
@@ -98,11 +98,27 @@ class _Wgmma(Mma):
             *([f"if ({ahead} < last) place(next);"] if self.computed else []),
         ]
         loop = (
-            f"for ({integer} start = first, slot = 0, buffer = 0; start < last; "
+            f"for ({self.scope.integer} start = first, slot = 0, buffer = 0; start < last; "
             f"start += {step}, slot = (slot + 1) % {slots}, buffer ^= 1) {{"
         )
-        ready = [f"await_copies<{slots} - 2>();"] if self.copies else []
-        ready += [
+        return [*self.prepared(fragments), loop, *indented(work), "}"]
+
+    @property
+    def fragments(self) -> Fragments:
+        """The left operand of a tile: all of its depth."""
+        return replace(self.left, steps=GROUP_DEPTH // self.format.k)
+
+    def arrival(self) -> list[str]:
+        """Wait until the tile after this one is in shared memory, and until all are done with the one before."""
+        return [*([f"await_copies<{self.slots} - 3>();"] if self.copies else []), "__syncthreads();"]
+
+    def prepared(self, fragments: Fragments) -> list[str]:
+        """Define what brings tiles into form, and do so with the first."""
+        return [
+            *self.converter(),
+            *fragments.reader(),
+            *self.opening(),
+            *([f"await_copies<{self.slots} - 2>();"] if self.copies else []),
             "__syncthreads();",
             fragments.declared(),
             "if (first < last) {",
@@ -110,12 +126,33 @@ class _Wgmma(Mma):
             f"    read_left(0, {', '.join(fragments.names)});",
             "}",
         ]
-        return [*self.converter(), *fragments.reader(), *self.opening(), *ready, loop, *indented(work), "}"]
+
+    def products(self, into: str, columns: int, first: str) -> list[str]:
+        """Begin the products of a tile's `columns` from `first` on.
+
+        All small parts come before the large ones: what these add up to would cut off more of them.
+        """
+        text = []
+        for number, (a, b) in enumerate(passes(self.left, self.right)):
+            keep = "k > 0" if self.afresh and number == 0 else "true"
+            product = f"wgmma_tf32({into}, {a}[k / 8], describe_rows(&{b}[buffer][{first}][k]), {keep});"
+            text += unrolled("k", self.tile_k, [product], 8)
+        return text
 
     def _moved(self, fragments: Fragments) -> list[str]:
         """Let the fragments of the next tile be those of this one."""
-        text = [f"{name}[i][e] = next_{name}[i][e];" for name in fragments.names]
+        text = [f"{name}[i][e] = ahead_{name}[i][e];" for name in fragments.names]
         return unrolled("i", fragments.count, unrolled("e", fragments.registers, text))
+
+    def made_ready(self, fragments: Fragments, buffer: str) -> list[str]:
+        """Bring the next tile into form while tensor cores are at work."""
+        step, place = self.tile_k, f"(slot + 1) % {self.slots}"
+        return [
+            f"if (start + {step} < last) {{",
+            f"    convert({place}, {buffer});",
+            f"    read_left({place}, {', '.join(f'ahead_{name}' for name in fragments.names)});",
+            "}",
+        ]
 
     def _product(self, into: str, a: str, b: str, number: int) -> str:
         keep = "k > 0" if self.afresh and number == 0 else "true"
@@ -148,3 +185,79 @@ class _Wgmma(Mma):
             *indented([*text, "wgmma_publish();"]),
             "};",
         ]
+
+
+class WgmmaHalves(Wgmma):
+    """The kernel where each tile is summed afresh: products of half of the columns run while the rest is added up.
+
+    Tensor cores go from one tile on to the next without a pause, for some tiles in a row: ptxas lets products run on
+    only where it sees, without a branch between, which of them are awaited. A tile is read until a step after its
+    products began, so there are three buffers.
+    """
+
+    buffers = 3
+
+    def helpers(self) -> set[str]:
+        """Snippets."""
+        return {*super().helpers() - {f"wgmma_tf32_{self.warps.n}"}, f"wgmma_tf32_{self.warps.n // 2}"}
+
+    def loop(self) -> list[str]:
+        """Walk along the depth, some tiles at a time: one's registers are read while the next one's are filled."""
+        integer, step, slots = self.scope.integer, self.tile_k, self.slots
+        ahead, fragments = f"start + ({slots} - 1) * {step}", self.fragments
+        now = list(fragments.names)
+        later = [f"ahead_{name}" for name in now]
+        shape = f"[{fragments.count}][{fragments.registers}]"
+        given = ", ".join(f"unsigned (&{name}){shape}" for name in (*now, *later))
+        work = [
+            *self.arrival(),
+            *self._begun(0),
+            "if (follows) {",
+            *indented(self._ended(1, pending=1)),
+            "}",
+            *self._begun(1),
+            f"const int next = (slot + {slots} - 1) % {slots};",
+            f"fetch({ahead}, next);",
+            *self.made_ready(fragments, f"(buffer + 1) % {self.buffers}"),
+            *self._ended(0, pending=1),
+            *([f"if ({ahead} < last) place(next);"] if self.computed else []),
+        ]
+        row = []
+        for number in range(_IN_A_ROW):
+            order = ", ".join((*now, *later) if number % 2 == 0 else (*later, *now))
+            more = f"start + {number} * {step}, (slot + {number}) % {slots}, (buffer + {number}) % {self.buffers}"
+            row.append(f"multiply({'true' if number else 'false'}, {more}, {order});")
+        alone = f"multiply(false, start, slot, buffer, {', '.join((*now, *later))});"
+        return [
+            *self.prepared(fragments),
+            fragments.declared("ahead_"),
+            f"float sum[2][{self.right.count // 2}][4];  // of either half of the columns",
+            "// With `follows`, the products of the tile before are not awaited yet.",
+            "const auto multiply = [&](const bool follows, "
+            f"const {integer} start, const int slot, const int buffer, {given}) {{",
+            *indented(work),
+            "};",
+            f"{integer} start = first;",
+            "int slot = 0, buffer = 0;",
+            f"for (; start + {_IN_A_ROW - 1} * {step} < last; start += {_IN_A_ROW} * {step}) {{",
+            *indented([*row, *self._ended(1), *self._advanced(_IN_A_ROW)]),
+            "}",
+            f"for (; start < last; start += {step}) {{",
+            *indented([alone, *self._ended(1), *self._moved(fragments), *self._advanced(1)]),
+            "}",
+        ]
+
+    def _begun(self, half: int) -> list[str]:
+        """Begin the products of half of the columns."""
+        columns = self.warps.n // 2
+        return ["wgmma_begin();", *self.products(f"sum[{half}]", columns, str(half * columns)), "wgmma_commit();"]
+
+    def _ended(self, half: int, pending: int = 0) -> list[str]:
+        """Await the products of half of the columns, and add them to the rest."""
+        count = self.right.count // 2
+        place = f"{count} + j" if half else "j"
+        adding = unrolled("j", count, unrolled("e", 4, [f"acc[0][{place}][e] += sum[{half}][j][e];"]))
+        return [f"wgmma_await{f'<{pending}>' if pending else ''}(sum[{half}]);", *adding]
+
+    def _advanced(self, tiles: int) -> list[str]:
+        return [f"slot = (slot + {tiles}) % {self.slots};", f"buffer = (buffer + {tiles}) % {self.buffers};"]

@@ -111,9 +111,9 @@ template <int Groups> __device__ void await_copies() {
 __device__ void wgmma_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 
-// Wait for all of them. To the compiler the sums change here, so that it reads none of them before.
-template <int Columns> __device__ void wgmma_await(float (&acc)[Columns][4]) {
-    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+// Wait for all of them but the last Pending. To the compiler the sums change here, so it reads none of them before.
+template <int Pending = 0, int Columns> __device__ void wgmma_await(float (&acc)[Columns][4]) {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(Pending) : "memory");
     #pragma unroll
     for (int j = 0; j < Columns; ++j) {
         asm volatile("" : "+f"(acc[j][0]), "+f"(acc[j][1]), "+f"(acc[j][2]), "+f"(acc[j][3]) :: "memory");
