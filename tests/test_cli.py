@@ -47,7 +47,7 @@ class Optimizer:
         self.interrupted = interrupted
         self.calls: list[tuple[object, object]] = []
 
-    def __call__(self, target: object, *, settings: object, observer: object) -> Result:
+    def __call__(self, target: object, *, settings: object, authors: object, observer: object) -> Result:
         self.calls.append((target, settings))
         for event in EVENTS:
             observer(event)  # type: ignore[operator]

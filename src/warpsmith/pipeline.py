@@ -57,6 +57,20 @@ _COPIES = 60
 """How many times the bytes of a task a judge on a GPU may hold: arena, pool, and references with their scatter."""
 
 
+def authors_of(settings: Settings) -> list[Author]:
+    """Return the built-in author, and the language models that the settings name.
+
+    Raises SettingsError where a model has no key, or the libraries for it are not installed.
+    """
+    authors: list[Author] = [BuiltinAuthor(hybrid=settings.hybrid)]
+    if settings.models:
+        from warpsmith.author.llm import Limits, ensemble
+
+        limits = Limits(timeout_s=settings.model_timeout, requests_per_minute=settings.requests_per_minute)
+        authors += ensemble(settings.models, limits, hybrid=settings.hybrid)
+    return authors
+
+
 def most_workers(task: Task, spec: GpuSpec) -> int:
     """How many workers a GPU's memory lets hold what they judge a task by."""
     return max(1, spec.memory_bytes // max(1, _COPIES * _moved(task)))
@@ -101,7 +115,7 @@ class Pursuit:
         self._target = target
         self._inputs = example_inputs
         self._settings = settings
-        self._authors = [BuiltinAuthor(hybrid=settings.hybrid)] if authors is None else list(authors)
+        self._authors = authors_of(settings) if authors is None else list(authors)
         self._tell = observer or ignore
         self._make_executor = make_executor
         self._started = time.monotonic()

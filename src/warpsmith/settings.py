@@ -9,13 +9,20 @@ The environment holds them as `WARPSMITH_BUDGET=300`; `warpsmith.toml`, looked f
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from warpsmith.errors import SettingsError
 
@@ -57,6 +64,30 @@ class Settings(BaseSettings):
     target_fraction: float | None = Field(
         None, gt=0, le=1, description="Stop at this share of the speed of light; by default go on to the end."
     )
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Language models as authors: provider:model, or openai@URL:model; several with commas."
+    )
+    model_timeout: float = Field(180.0, gt=0, allow_inf_nan=False, description="Seconds that one answer may take.")
+    requests_per_minute: float = Field(60.0, gt=0, allow_inf_nan=False, description="Most requests to one model.")
+    max_usd: float | None = Field(None, gt=0, allow_inf_nan=False, description="Most US dollars for one search.")
+    agent_command: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Program of a coding agent with its arguments, as one writes it in a shell, to ask as an author.",
+    )
+    agent_environment: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Environment variables that the agent may see, by name, with commas."
+    )
+    agent_seconds: float = Field(900.0, gt=0, allow_inf_nan=False, description="Seconds that it has for an answer.")
+
+    @field_validator("models", "agent_environment", mode="before")
+    @classmethod
+    def _by_commas(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("agent_command", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        return tuple(shlex.split(value)) if isinstance(value, str) else value
 
     @field_validator("out", "cache")
     @classmethod

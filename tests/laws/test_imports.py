@@ -21,6 +21,8 @@ ORDER = (
     {"evolve"},
     {"explore", "cluster", "deliver"},
     {"optimize", "pipeline", "doctor"},
+    {"exchange"},
+    {"server"},
     {"bench"},
     {"cli", "__init__", "__main__"},
 )

@@ -33,6 +33,7 @@ from warpsmith.explore import Tally
 from warpsmith.explore.words import duration
 from warpsmith.optimize import Result, optimize
 from warpsmith.records import Baseline, Comparison, Mode, Program
+from warpsmith.server.authors import all_authors
 from warpsmith.settings import Settings
 
 Compare = Callable[[Result, Settings, tuple[Mode, ...]], tuple[tuple[Baseline, ...], tuple[Comparison, ...]]]
@@ -83,7 +84,7 @@ def work(order: Order, tell: Tell, compare: Compare = no_comparison, examine: Ex
     watch = _Watch(tell)
     settings = Settings(**json.loads(order.settings))
     try:
-        result = optimize(order.target, settings=settings, observer=watch)
+        result = optimize(order.target, settings=settings, authors=all_authors(settings), observer=watch)
     except UnsupportedOperator as error:
         return _failed(order, watch, settings, "unsupported", str(error))
     except NothingPassed as error:

@@ -114,10 +114,10 @@ def draw(task: Task, family: str, seed: int, device: str = "cpu") -> dict[str, t
     if family not in FAMILIES:
         raise ValueError(f"unknown input family {family!r}; known are {', '.join(FAMILIES)}")
     if family == "nominal" and seed == 0:
-        own = {**task.examples, **task.state}
-        if any(spec.name not in own for spec in task.graph.arguments):
-            own = {**draw_module_inputs(task, SEED, device), **own}
-        return {spec.name: own[spec.name].to(device, copy=True) for spec in task.graph.arguments}
+        known = {**task.examples, **task.state}
+        if any(spec.name not in known for spec in task.graph.arguments):
+            known = {**draw_module_inputs(task, SEED, device), **known}
+        return {spec.name: known[spec.name].to(device, copy=True) for spec in task.graph.arguments}
     drawn = _nominal_inputs(task, seed, device) if family == "nominal" else _family_inputs(task, family, seed, device)
     statistics = _running_statistics(task.graph)
     for spec, (name, keep) in zip(task.graph.inputs[len(task.graph.given) :], task.graph.masks):

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from torch.utils import _pytree as pytree
 
 from warpsmith.errors import TaskError

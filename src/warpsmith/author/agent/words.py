@@ -1,0 +1,63 @@
+"""What an agent reads: the question in the words that language models are asked in, and how to answer it with files."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from warpsmith.author.agent.limits import AgentLimits
+from warpsmith.author.llm import prompt
+from warpsmith.author.llm.words import C_TYPES, tensors
+from warpsmith.author.protocol import Context
+from warpsmith.program import FLAGS
+from warpsmith.program.arithmetic import FUNCTIONS
+from warpsmith.program.library import LIBRARY
+from warpsmith.program.validate import DEVICE_PROPERTIES
+
+TOKENS = 60_000
+"""Tokens of a question at most."""
+
+
+def question(context: Context, limits: AgentLimits, *, hybrid: bool) -> str | None:
+    """Return the text of `question.md`, or None where the task does not fit into it."""
+    posed = prompt.pose(context, TOKENS, hybrid=hybrid)
+    if posed is None:
+        return None
+    return _render("question.md.j2", posed=posed.text, parents=len(context.parents), seconds=limits.seconds)
+
+
+def task_page(context: Context, *, hybrid: bool) -> str:
+    """Return the text of `task.md`: the task, and what a program is."""
+    page = prompt.render("task.md", context=context, task=context.task, tensors=tensors(context.task.graph))
+    return _render("task.md.j2", task=page, format=program_format(hybrid=hybrid))
+
+
+def program_format(*, hybrid: bool) -> str:
+    """Return the description of the program format as Markdown."""
+    return prompt.render(
+        "format.md",
+        hybrid=hybrid,
+        c_types=C_TYPES,
+        properties=DEVICE_PROPERTIES,
+        functions=FUNCTIONS,
+        flags=FLAGS,
+        library=LIBRARY,
+    )
+
+
+def _render(name: str, **values: object) -> str:
+    return _environment().get_template(name).render(**values).strip() + "\n"
+
+
+@cache
+def _environment() -> Environment:
+    # Markdown, not HTML: nothing is to be escaped.
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
