@@ -344,3 +344,25 @@ def test_a_convolution_writes_vectors_that_cross_rows_of_the_image(checker: Chec
     compiled = checker.compile(task, Recipe().choosing(region, "algorithm", "direct").choosing(region, "vec", 4))
     assert "reinterpret_cast<Vec<float, 4>*>(out)" in compiled.program.source
     assert checker.largest_error(task, compiled) <= 1e-6
+
+
+@pytest.mark.parametrize("algorithm", ["mma", "wgmma"])
+@pytest.mark.parametrize("in_front", [False, True])
+def test_operands_in_tf32_are_rounded_where_they_are_packed(checker: Checker, algorithm: str, in_front: bool) -> None:
+    """Then tensor cores read them as they lie in memory. Integers are exact in TF32, so the sums of these are too."""
+    x, w = _integers(2, 8, 9, 9).float(), _integers(64, 8, 3, 3).float()
+
+    def function(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x.relu() if in_front else x, w, padding=1)
+
+    for inputs, limit in (((x, w), 0.0), ((_normal(*x.shape), _normal(*w.shape)), 1e-3)):
+        task = checker.task(Wrapped(function), *inputs)
+        region = anchor(compile_graph(task.graph, Recipe(), GPU, Tolerance()))
+        recipe = Recipe().choosing(region, "algorithm", algorithm).choosing(region, "groups", "64x64")
+        compiled = compile_graph(task.graph, recipe, GPU, Tolerance())
+        main = compiled.program.source.partition("conv2d_kernel(")[2]
+        assert "turned_tf32" in compiled.program.source or "nearest_tf32(" in compiled.program.source
+        assert "tf32(" in main and "round_tf32(" not in main and "nearest_tf32(" not in main
+        if algorithm == "wgmma":
+            assert "wgmma_tf32(acc[0], describe_rows(&tile_left" in main
+        assert checker.largest_error(task, compiled, sanitize=True) <= limit

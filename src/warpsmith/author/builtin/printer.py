@@ -46,6 +46,12 @@ _FAST = {"exp": "__expf", "log": "__logf", "log2": "__log2f", "log10": "__log10f
 FAST_FUNCTIONS = frozenset(_FAST)
 # Functions of our own, pasted into the source where used.
 HELPERS: Mapping[str, str] = {
+    "nearest_tf32": """// The nearest number with the eleven significant bits that tensor cores read.
+__device__ float nearest_tf32(float x) {
+    unsigned rounded;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
+    return __uint_as_float(rounded);
+}""",
     "maximum": """// The larger value; NaN if either is.
 template <typename T> __device__ T maximum(T a, T b) { return (a > b || a != a) ? a : b; }""",
     "minimum": """// The smaller value; NaN if either is.
@@ -67,7 +73,7 @@ template <typename T> __device__ T remainder_of(T a, T b) {
 __device__ long long wrap_index(long long at, long long extent) { return at < 0 ? at + extent : at; }""",
 }
 _CALLS = {"maximum": "maximum", "minimum": "minimum", "sigmoid": "sigmoid", "sign": "sign", "div_floor": "floor_divide",
-          "remainder": "remainder_of", "wrap_index": "wrap_index"}  # fmt: skip
+          "remainder": "remainder_of", "wrap_index": "wrap_index", "nearest_tf32": "nearest_tf32"}  # fmt: skip
 OPERATIONS = frozenset(
     {
         *_INFIX,

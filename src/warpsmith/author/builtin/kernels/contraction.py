@@ -81,7 +81,8 @@ class Contractions:
     def emit(self, region: Region, genes: Genes, scope: Scope) -> Kernels:
         """Write one kernel, or two where several blocks share a sum."""
         pack = genes.get("operands") == "packed" and genes["algorithm"] in _PACKING
-        layout = Layout.of(region, pack)
+        one_pass = region.tf32 and genes["algorithm"] in _TENSOR and genes.get("precision") == "tf32"
+        layout = Layout.of(region, pack, tf32=one_pass)
         kernels = self._product(layout, genes, scope)
         return merged([*packed(layout.tensors, scope), kernels]) if layout.tensors else kernels
 

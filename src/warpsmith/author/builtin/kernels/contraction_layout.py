@@ -19,12 +19,14 @@ from warpsmith.author.builtin.kernels.emission import Lanes, Store, loads
 from warpsmith.author.builtin.kernels.pieces import widest_vector
 from warpsmith.author.builtin.printer import CTYPES
 from warpsmith.author.builtin.regions import Region, resolve
-from warpsmith.author.builtin.scalar import Apply, Literal, Load, Scalar, both, guarded, within
+from warpsmith.author.builtin.scalar import Apply, Literal, Load, Scalar, apply, both, guarded, within
 from warpsmith.author.builtin.values import Contraction, Coords, Packed, Virtual
 from warpsmith.records import DTYPE_BYTES
 
 Side = Choice["left", "right"]
 Along = Choice["depth", "outer"]
+ROUNDED = "nearest_tf32"
+"""The operation that rounds to what tensor cores read."""
 _ANY = Literal(0.0, "float32")
 
 
@@ -102,7 +104,7 @@ class Layout:
     """A contraction region with linear indices for m, n and the batch. The innermost output dimension is never m.
 
     `shape` are the extents of the dimensions that are worked on, `roles` what each of them counts as; `tensors` must be
-    in memory before the operands can be read.
+    in memory before the operands can be read. Those called in `rounded` hold what tensor cores read, and nothing more.
     """
 
     region: Region
@@ -112,10 +114,11 @@ class Layout:
     left: Operand
     right: Operand
     tensors: tuple[Virtual, ...] = ()
+    rounded: frozenset[str] = frozenset()
 
     @staticmethod
-    def of(region: Region, packed: bool = False) -> Layout:
-        """Lay out the region's contraction, with its operands `packed` if it offers that."""
+    def of(region: Region, packed: bool = False, *, tf32: bool = False) -> Layout:
+        """Lay out the region's contraction, with its operands `packed` if it offers that, and rounded to `tf32`."""
         (producer,) = region.producers
         assert isinstance(producer, Contraction)
         source = producer.packed if packed and producer.packed is not None else producer
@@ -136,6 +139,7 @@ class Layout:
             return _read(resolve(second(out, inner), {}))
 
         m, n = (math.prod(_extents(shape, roles, role)) for role in "mn")
+        tensors = source.tensors if isinstance(source, Packed) else ()
         return Layout(
             region,
             producer,
@@ -143,7 +147,8 @@ class Layout:
             roles,
             Operand("left", m, source.inner, left),
             Operand("right", n, source.inner, right),
-            source.tensors if isinstance(source, Packed) else (),
+            tuple(_rounded(t) if tf32 else t for t in tensors),
+            frozenset(t.name for t in tensors if tf32 and t.dtype == "float32"),
         )
 
     @property
@@ -228,6 +233,13 @@ class Layout:
         """What is computed, in one line."""
         times = f"{self.batches} times " if self.batches > 1 else ""
         return f"{times}{self.m} x {self.n} sums of {self.depth} products."
+
+
+def _rounded(tensor: Virtual) -> Virtual:
+    """The tensor with its elements rounded to what tensor cores read, if they have more bits."""
+    if tensor.dtype != "float32":
+        return tensor
+    return replace(tensor, formula=lambda coords: apply(ROUNDED, tensor.at(coords)))
 
 
 def outputs(region: Region, coords: Coords, place: Index, total: Scalar) -> list[Store]:

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from warpsmith.author.builtin.index import Axis, lift, ravel
+from warpsmith.author.builtin.kernels.contraction_layout import ROUNDED
 from warpsmith.author.builtin.kernels.emission import Kernels, Scope, Turn
 from warpsmith.author.builtin.kernels.pointwise import Pointwise
 from warpsmith.author.builtin.kernels.pointwise_turned import read_dimension
 from warpsmith.author.builtin.regions import Output, Region, resolve
-from warpsmith.author.builtin.scalar import Load
+from warpsmith.author.builtin.scalar import Apply, Load
 from warpsmith.author.builtin.values import Virtual
 from warpsmith.records import Buffer
 
@@ -43,12 +44,15 @@ def _turn(tensor: Virtual, scope: Scope) -> Turn | None:
     lead, across, along = tensor.shape
     place = tuple(lift(Axis(*axis)) for axis in (("lead", lead), ("r", across), ("column", along)))
     value = resolve(tensor.at(place), {})
+    tf32 = isinstance(value, Apply) and value.op == ROUNDED
+    if isinstance(value, Apply) and tf32:
+        (value,) = value.args
     if not isinstance(value, Load) or value.guard is not None or value.stored != tensor.dtype:
         return None
     as_it_is = ravel((place[0], place[2], place[1]), (lead, along, across))
     if value.tensor not in scope.arguments or value.index != as_it_is or scope.wide:
         return None
-    return Turn(value.tensor, tensor.name, tensor.dtype, lead, along, across)
+    return Turn(value.tensor, tensor.name, tensor.dtype, lead, along, across, tf32)
 
 
 def merged(parts: Sequence[Kernels]) -> Kernels:

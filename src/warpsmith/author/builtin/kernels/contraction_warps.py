@@ -134,7 +134,8 @@ def plain_dtype(layout: Layout, staging: Staging) -> str | None:
 
 def exact_in_tf32(layout: Layout, staging: Staging) -> bool:
     """Whether rounding to TF32 changes no element of an operand."""
-    return plain_dtype(layout, staging) in _EXACT_IN_TF32
+    value = staging.operand.value(layout.batch, staging.along, staging.lanes)
+    return isinstance(value, Load) and (value.stored in _EXACT_IN_TF32 or value.tensor in layout.rounded)
 
 
 def suits(layout: Layout, gpu: GpuSpec) -> bool:
@@ -180,9 +181,13 @@ def tensor_rate(layout: Layout, gpu: GpuSpec) -> tuple[float, int]:
 
 
 def groups_first(layout: Layout, gpu: GpuSpec) -> bool:
-    """Whether `wgmma` is the better beginning: for plain products, with operands that are copied in whole vectors."""
+    """Whether `wgmma` is the better beginning: with operands that are copied in whole vectors, and of convolutions only
+    where tensor cores read them as they are packed.
+    """
     format_ = group_format(layout)
-    if layout.producer.operation == "conv" or layout.depth < _GROUP_SUM or not suits_groups(layout, gpu):
+    if layout.depth < _GROUP_SUM or not suits_groups(layout, gpu):
+        return False
+    if layout.producer.operation == "conv" and not _packed_for_groups(layout):
         return False
     for side in (layout.left, layout.right):
         along = side.direction(layout.batch)
@@ -192,6 +197,17 @@ def groups_first(layout: Layout, gpu: GpuSpec) -> bool:
     warps, groups = tensor_tiles(layout, gpu)
     model = Model(layout, gpu, *tensor_rate(layout, gpu))
     return bool(groups) and model.best(groups.values())[0] <= _GROUP_GAIN * model.best(warps.values())[0]
+
+
+def _packed_for_groups(layout: Layout) -> bool:
+    """Whether both operands are packed with their depth innermost, and may be rounded to TF32 by that."""
+    names = {tensor.name for tensor in layout.tensors}
+    values = [
+        side.value(layout.batch, "depth", side.lanes("depth", 4))
+        for side in (layout.left, layout.right)
+        if side.vector(layout.batch, "depth", 4) == 4
+    ]
+    return layout.region.tf32 and len(values) == 2 and all(isinstance(v, Load) and v.tensor in names for v in values)
 
 
 def tensor_tiles(layout: Layout, gpu: GpuSpec) -> tuple[dict[str, Warps], dict[str, Warps]]:

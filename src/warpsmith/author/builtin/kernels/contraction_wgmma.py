@@ -1,8 +1,9 @@
 """Contractions by the tensor cores of Hopper: four warps issue products of 64 rows that run while they go on.
 
-Products in TF32; those of 16-bit operands are in `contraction_wgmma16`. The left operand comes from registers, as
-fragments. The right one must lie in shared memory with the depth innermost, swizzled, and already rounded or split: the
-threads of the block bring the next tile into that form while tensor cores work on this one.
+Products in TF32; operands that can be read as they lie in memory are the matter of `contraction_wgmma_shared`. Here the
+left operand comes from registers, as fragments. The right one must lie in shared memory with the depth innermost,
+swizzled, and already rounded or split: the threads of the block bring the next tile into that form while tensor cores
+work on this one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from warpsmith.author.builtin.kernels.contraction_warps import (
     Warps,
     group_format,
 )
-from warpsmith.author.builtin.kernels.contraction_wgmma16 import Wgmma16
+from warpsmith.author.builtin.kernels.contraction_wgmma_shared import WgmmaShared
 from warpsmith.author.builtin.kernels.emission import Genes, Kernels, Scope, indented, unrolled
 
 # The next tile is brought into form while another is on its way.
@@ -33,9 +34,12 @@ _LEAST_COLUMNS = 32
 def emit_wgmma(layout: Layout, scope: Scope, genes: Genes, vec: int, share: Share | None) -> Kernels:
     """Write the kernel; where blocks share sums, another that adds up partial sums."""
     warps = Warps.of_groups(str(genes["groups"]))
-    if group_format(layout).name != "tf32":
-        return Wgmma16(layout, scope, warps, share).emit()
     exact = genes.get("precision", "exact") == "exact"
+    if group_format(layout).name != "tf32":
+        return WgmmaShared(layout, scope, warps, exact, 8, share).emit()
+    plain = WgmmaShared(layout, scope, warps, exact, 4, share)
+    if plain.suits:
+        return plain.emit()
     kernel = Wgmma(layout, scope, warps, exact, vec, share)
     if kernel.afresh and warps.n >= 2 * _LEAST_COLUMNS:
         kernel = WgmmaHalves(layout, scope, warps, exact, vec, share)

@@ -28,7 +28,8 @@ class Gene:
 class Turn:
     """An argument, [lead, along, across], that is to be in memory as [lead, across, along] before anything else runs.
 
-    `source` and `target` are the names of the argument and of a buffer, both of `dtype`.
+    `source` and `target` are the names of the argument and of a buffer, both of `dtype`. With `tf32` elements are
+    rounded to what tensor cores read.
     """
 
     source: str
@@ -37,6 +38,7 @@ class Turn:
     lead: int
     along: int
     across: int
+    tf32: bool = False
 
 
 @dataclass(frozen=True)

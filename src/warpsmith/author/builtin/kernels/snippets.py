@@ -11,6 +11,31 @@ from collections.abc import Mapping
 from warpsmith.author.builtin.kernels.snippets_scan import SCAN_SNIPPETS
 from warpsmith.author.builtin.kernels.snippets_tensor import TENSOR_SNIPPETS
 
+
+def _turned(name: str, comment: str, value: str) -> str:
+    """A function that turns one tile of a tensor."""
+    head = "// One tile of 32 x 32 from [lead, along, across] to [lead, across, along]"
+    return f"""{head}{comment}; `block` counts tiles.
+template <int Rows, typename T>
+__device__ void {name}(T (&tile)[32][33], const T* from, T* to, int along, int across, int block) {{
+    const int down = (along + 31) / 32, over = (across + 31) / 32, lead = block / (down * over);
+    const int first_along = block / over % down * 32, first_across = block % over * 32;
+    from += (long long)lead * along * across;
+    to += (long long)lead * along * across;
+    #pragma unroll
+    for (int i = threadIdx.y; i < 32; i += Rows) {{
+        const int line = first_along + i, place = first_across + threadIdx.x;
+        if (line < along && place < across) tile[i][threadIdx.x] = {value};
+    }}
+    __syncthreads();
+    #pragma unroll
+    for (int i = threadIdx.y; i < 32; i += Rows) {{
+        const int line = first_along + threadIdx.x, place = first_across + i;
+        if (line < along && place < across) to[place * along + line] = tile[threadIdx.x][i];
+    }}
+}}"""
+
+
 SNIPPETS: Mapping[str, str] = {
     "Vec": """// N neighbouring elements, moved in one access.
 template <typename T, int N> struct alignas(sizeof(T) * N) Vec { T at[N]; };""",
@@ -227,25 +252,7 @@ __device__ void grid_barrier(int* arrived, int goal) {
     }
     __syncthreads();
 }""",
-    "turned": """// One tile of 32 x 32 from [lead, along, across] to [lead, across, along]; `block` counts tiles.
-template <int Rows, typename T>
-__device__ void turned(T (&tile)[32][33], const T* from, T* to, int along, int across, int block) {
-    const int down = (along + 31) / 32, over = (across + 31) / 32, lead = block / (down * over);
-    const int first_along = block / over % down * 32, first_across = block % over * 32;
-    from += (long long)lead * along * across;
-    to += (long long)lead * along * across;
-    #pragma unroll
-    for (int i = threadIdx.y; i < 32; i += Rows) {
-        const int line = first_along + i, place = first_across + threadIdx.x;
-        if (line < along && place < across) tile[i][threadIdx.x] = from[line * across + place];
-    }
-    __syncthreads();
-    #pragma unroll
-    for (int i = threadIdx.y; i < 32; i += Rows) {
-        const int line = first_along + threadIdx.x, place = first_across + i;
-        if (line < along && place < across) to[place * along + line] = tile[threadIdx.x][i];
-    }
-}""",
+    "turned": _turned("turned", "", "from[line * across + place]"),
     "limits": """template <typename T> __device__ constexpr T lowest() {
     if constexpr (T(1) / T(2) != T(0)) return T(-INFINITY);
     else return T(1ull << (8 * sizeof(T) - 1));
@@ -256,6 +263,9 @@ template <typename T> __device__ constexpr T highest() {
 }""",
     **SCAN_SNIPPETS,
     **TENSOR_SNIPPETS,
+    "turned_tf32": _turned(
+        "turned_tf32", ", rounded to what tensor cores read", "__uint_as_float(round_tf32(from[line * across + place]))"
+    ),
 }
 
 # What a snippet needs before it.
@@ -265,6 +275,7 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "LargestAt": ("limits",),
     "SmallestAt": ("limits",),
     "OnlineSoftmax": ("limits",),
+    "turned_tf32": ("round_tf32",),
     "block_reduce": ("warp_reduce",),
     "block_scan": ("scans",),
 }

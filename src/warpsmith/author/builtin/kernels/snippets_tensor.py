@@ -61,6 +61,19 @@ __device__ void wgmma_tf32(float (&acc)[{columns // 8}][4], const unsigned (&a)[
 }}"""
 
 
+def _wgmma_shared(columns: int) -> str:
+    """An asynchronous product of 64 rows in TF32, both operands in shared memory."""
+    count = columns // 2
+    sums, operands = _sums(columns)
+    return f"""// Begin acc (64 x {columns}, four warps) += a (64 x 8) b (8 x {columns}), both by rows of their depth.
+__device__ void wgmma_tf32(float (&acc)[{columns // 8}][4], unsigned long long a, unsigned long long b) {{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n{columns}k8.f32.tf32.tf32 {{{sums}}}, "
+        "%{count}, %{count + 1}, 1, 1, 1;"
+        : {operands}
+        : "l"(a), "l"(b));
+}}"""
+
+
 TENSOR_SNIPPETS: Mapping[str, str] = {
     "Tf32": """// x as a sum of two numbers with the eleven significant bits that tensor cores read. The larger one
 // is rounded, so that what is lost beyond the smaller one has either sign. An infinity leaves NaN.
@@ -128,7 +141,7 @@ __device__ unsigned long long describe_rows(const void* tile) {
     const unsigned at = unsigned(__cvta_generic_to_shared(tile));
     return 1ull << 62 | 64ull << 32 | 1ull << 16 | (at & 0x3ffffu) >> 4;
 }""",
-    "wgmma16": """__device__ void wgmma_await_last_but_one() {
+    "wgmma_shared": """__device__ void wgmma_await_last_but_one() {
     asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
 }
 
@@ -138,5 +151,10 @@ __device__ unsigned long long describe_columns(const void* tile) {
     return 1ull << 62 | 64ull << 32 | 512ull << 16 | (at & 0x3ffffu) >> 4;
 }""",
     **{f"wgmma_tf32_{columns}": _wgmma(columns) for columns in _WGMMA_COLUMNS},
-    **{f"wgmma_{kind}_{columns}": _wgmma16(kind, columns) for kind in ("f16", "bf16") for columns in _WGMMA_COLUMNS},
+    **{f"wgmma_shared_tf32_{columns}": _wgmma_shared(columns) for columns in _WGMMA_COLUMNS},
+    **{
+        f"wgmma_shared_{kind}_{columns}": _wgmma16(kind, columns)
+        for kind in ("f16", "bf16")
+        for columns in _WGMMA_COLUMNS
+    },
 }

@@ -16,13 +16,18 @@ _SIDE = 32
 
 
 def emit_turns(turns: Sequence[Turn]) -> Kernels:
-    """Write the kernel, or one for each dtype. Every block moves one tile of one tensor."""
-    dtypes = sorted({turn.dtype for turn in turns})
-    named = len(dtypes) > 1
-    return merged([_emit([t for t in turns if t.dtype == d], d, f"_{d}" if named else "") for d in dtypes])
+    """Write the kernel, or one for each dtype and way of rounding. Every block moves one tile of one tensor."""
+    kinds = sorted({_kind(turn) for turn in turns})
+    named = len(kinds) > 1
+    return merged([_emit([t for t in turns if _kind(t) == kind], f"_{kind}" if named else "") for kind in kinds])
 
 
-def _emit(turns: Sequence[Turn], dtype: str, suffix: str) -> Kernels:
+def _kind(turn: Turn) -> str:
+    return "tf32" if turn.tf32 else turn.dtype
+
+
+def _emit(turns: Sequence[Turn], suffix: str) -> Kernels:
+    dtype, turned = turns[0].dtype, "turned_tf32" if turns[0].tf32 else "turned"
     kernel, rows, ctype = f"turn{suffix}_kernel", f"TURN{suffix.upper()}_ROWS", CTYPES[dtype]
     sources = list(dict.fromkeys(turn.source for turn in turns))
     params = [f"const {ctype}* __restrict__ {pointer(name)}" for name in sources]
@@ -40,7 +45,7 @@ def _emit(turns: Sequence[Turn], dtype: str, suffix: str) -> Kernels:
         which = f"else {which}" if 0 < number < len(turns) - 1 else which
         pair = f"from = {pointer(turn.source)}, to = {turn.target}"
         body.append(f"{which}{pair}, along = {turn.along}, across = {turn.across}, first = {begin};")
-    body.append(f"turned<{rows}>(tile, from, to, along, across, blockIdx.x - first);")
+    body.append(f"{turned}<{rows}>(tile, from, to, along, across, blockIdx.x - first);")
     source = "\n".join(
         [
             "// Before anything else: tensors in the order in which they will be read.",
@@ -50,4 +55,4 @@ def _emit(turns: Sequence[Turn], dtype: str, suffix: str) -> Kernels:
         ]
     )
     launch = Launch(kernel, (str(total),), (str(_SIDE), rows), (*sources, *(turn.target for turn in turns)))
-    return Kernels(source, (launch,), ((rows, (8, 16, 4)),), helpers=frozenset({"turned"}))
+    return Kernels(source, (launch,), ((rows, (8, 16, 4)),), helpers=frozenset({turned}))

@@ -1,7 +1,8 @@
-"""Contractions of float16 and bfloat16 by the tensor cores of Hopper, which read both operands from shared memory.
+"""Contractions by the tensor cores of Hopper, which read both operands from shared memory as they lie in memory.
 
-Tiles are copied as they lie in memory, whichever way round that is, into rows of 128 bytes whose pieces of 16 bytes
-change places with the number of the row. Products of one tile run while the next one is awaited and begun.
+That is possible for 16 bits, whichever way round operands lie, and for TF32 where operands were rounded before and lie
+with their depth innermost. Tiles are copied into rows of 128 bytes whose pieces of 16 bytes change places with the
+number of the row. Products of one tile run while the next one is awaited and begun.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from warpsmith.author.builtin.kernels.emission import Scope, indented, unrolled
 
 # One tile is read by products, one is awaited, the others are on their way.
 _STAGES = (4, LEAST_GROUP_STAGES, 5, 6)
-# Elements of a row of 128 bytes, and of a piece of 16.
-_ROW, _PIECE = 64, 8
+# Bytes of a row, and of a piece.
+_ROW, _PIECE = 128, 16
 
 
 class _Swizzled(TileCopy):
@@ -27,35 +28,44 @@ class _Swizzled(TileCopy):
     @property
     def shape(self) -> str:
         """Extents of one stage: rows, or of an operand that lies the other way, columns of rows of 64 elements."""
+        row = _ROW // self.format.bytes
         if self.staging.transposed:
-            return f"[{self.staging.extent}][{_ROW}]"
-        return f"[{self.staging.extent // _ROW}][{self.tile_k}][{_ROW}]"
+            return f"[{self.staging.extent}][{row}]"
+        return f"[{self.staging.extent // row}][{self.tile_k}][{row}]"
 
     def _cell(self) -> str:
         row, column = self._spot()
-        tile = f"{self.staging.tile}[slot]"
+        tile, piece = f"{self.staging.tile}[slot]", _PIECE // self.format.bytes
         if self.staging.transposed:
-            return f"{tile}[{row}][(({column}) ^ ({row}) % 8) * {_PIECE}]"
-        return f"{tile}[({column}) / 8][{row}][(({column}) % 8 ^ ({row}) % 8) * {_PIECE}]"
+            return f"{tile}[{row}][(({column}) ^ ({row}) % 8) * {piece}]"
+        return f"{tile}[({column}) / 8][{row}][(({column}) % 8 ^ ({row}) % 8) * {piece}]"
 
 
-class Wgmma16(Mma):
+class WgmmaShared(Mma):
     """The kernel."""
 
     wanted_stages = _STAGES
-    depth_bytes = (_ROW * 2,)
+    depth_bytes = (_ROW,)
 
-    def __init__(self, layout: Layout, scope: Scope, warps: Warps, share: Share | None) -> None:
-        super().__init__(layout, scope, warps, True, _PIECE, share)
+    def __init__(self, layout: Layout, scope: Scope, warps: Warps, exact: bool, vec: int, share: Share | None) -> None:
+        super().__init__(layout, scope, warps, exact, vec, share)
         self.tiles = [_Swizzled(*(getattr(tile, each.name) for each in fields(tile))) for tile in self.tiles]
+
+    @property
+    def suits(self) -> bool:
+        """Whether both operands lie in memory as tensor cores read them."""
+        pieces = all(tile.asynchronous and tile.staging.vec * self.format.bytes == _PIECE for tile in self.tiles)
+        untouched = self.left.treatment == self.right.treatment == "as it is"
+        turned = self.format.name == "tf32" and not all(tile.staging.transposed for tile in self.tiles)
+        return pieces and untouched and not turned
 
     def helpers(self) -> set[str]:
         """Snippets."""
-        return {"Vec", "wgmma", "wgmma16", f"wgmma_{self.format.name}_{self.warps.n}"}
+        return {"Vec", "wgmma", "wgmma_shared", f"wgmma_shared_{self.format.name}_{self.warps.n}"}
 
     def shared(self) -> str:
         """Bytes of shared memory."""
-        return f"{self.slots} * ({self.warps.m} + {self.warps.n}) * {_ROW} * 2"
+        return f"{self.slots} * ({self.warps.m} + {self.warps.n}) * {_ROW}"
 
     def tiles_declared(self) -> list[str]:
         """Lay out shared memory and the sums."""
@@ -79,13 +89,13 @@ class Wgmma16(Mma):
             f"describe_{'rows' if by_rows else 'columns'}(&{cell})"
             for by_rows, cell in zip(sides, (left, right), strict=True)
         )
-        turned = ", ".join("0" if by_rows else "1" for by_rows in sides)
+        turned = f"<{', '.join('0' if by_rows else '1' for by_rows in sides)}>" if self.format.name != "tf32" else ""
         work = [
             f"await_copies<{slots} - 3>();",
             "wgmma_publish();",
             "__syncthreads();",
             "wgmma_begin();",
-            *unrolled("k", step, [f"wgmma_{self.format.name}<{turned}>(acc[0], {a}, {b});"], self.format.k),
+            *unrolled("k", step, [f"wgmma_{self.format.name}{turned}(acc[0], {a}, {b});"], self.format.k),
             "wgmma_commit();",
             f"fetch(start + ({slots} - 2) * {step}, (slot + {slots} - 2) % {slots});",
             "wgmma_await_last_but_one();",
