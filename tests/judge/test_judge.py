@@ -190,3 +190,13 @@ def test_values_of_tunables_reach_the_kernel() -> None:
     judge = judge_for(task_of(SOFTMAX))
     blocks = [judge.judge(candidate).counters[0].block for candidate in (base, other)]
     assert blocks == [(64, 1, 1), (128, 1, 1)]
+
+
+@pytest.mark.parametrize(("call", "name"), [('printf("%d", 1);', "printf"), ("assert(x[0] == x[0]);", "assert")])
+def test_functions_outside_of_the_program_are_named(call: str, name: str) -> None:
+    """Models like to write them; no device that judges has them all."""
+    before, brace, after = SQUARE.source.partition("{")
+    verdict = verdict_on(SQUARE, source=f"{before}{brace} {call}{after}")
+    assert verdict.failure is not None
+    assert (verdict.failure.stage, verdict.failure.reason) == (Stage.BUILD, "no_such_function")
+    assert f"calls {name};" in verdict.failure.message

@@ -18,6 +18,8 @@ from warpsmith.records import BoundPlan, Build, Candidate, Diagnostic, Failure, 
 _ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*(?:\((.*?)\))?", re.DOTALL)
 _PARAMETER = re.compile(r"\.param\s+(?:\.align\s+\d+\s+)?\.([a-z]+\d+)")
 _DEVICE_HEAP = frozenset({"malloc", "free"})
+_WRITTEN = {"vprintf": "printf", "__assertfail": "assert"}
+"""How functions that the compiler calls so are written in a program."""
 _POINTERS = frozenset({"u64", "b64", "s64"})
 
 
@@ -54,10 +56,14 @@ def refused(build: Build) -> Failure:
 
 def mismatched(build: Build, plan: BoundPlan) -> Failure | None:
     """Check every launch against the kernels that were built: name, number of arguments, pointers where tensors go."""
-    outside = externals_in(build.ptx) & _DEVICE_HEAP
-    if outside:
-        message = f"The device code calls {', '.join(sorted(outside))}; memory that outlives a call is not to be had."
+    outside = externals_in(build.ptx)
+    if heap := outside & _DEVICE_HEAP:
+        message = f"The device code calls {', '.join(sorted(heap))}; memory that outlives a call is not to be had."
         return Failure(Stage.BUILD, "device_heap", message)
+    if outside:
+        called = ", ".join(_WRITTEN.get(name, name) for name in sorted(outside))
+        message = f"The device code calls {called}; nothing outside of the program is to be had."
+        return Failure(Stage.BUILD, "no_such_function", message)
     kernels = {match[1]: _PARAMETER.findall(match[2] or "") for match in _ENTRY.finditer(build.ptx)}
     for launch in plan.launches:
         if launch.kernel not in kernels:
