@@ -210,3 +210,39 @@ def test_nodes_correspond_by_their_operators_in_order() -> None:
     assert all(by_name[a] == by_name[b] for a, b in found.items() if a in by_name)
     assert {"linear", "gelu", "linear_1", "softmax"} <= set(found)
     assert json.dumps(sorted(found.items())) == json.dumps(sorted(corresponding(old, new).items()))
+
+
+class Linear(torch.nn.Module):
+    def __init__(self, inner: int) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(48, inner)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.gelu(self.layer(x))
+
+
+def test_a_program_is_composed_from_those_for_its_parts(checker: Checker) -> None:
+    part = task_from_module(Linear(64), (torch.randn(32, 48),))
+    layer, norm = precedent(part, unusual(part)), precedent(softmax(32, 40), unusual(softmax(32, 40)))
+    whole = mlp(32, 64)
+    first = inherited(whole, layer, norm)[0]
+    chosen, donors = recipe_of(first).genes, (recipe_from(layer).genes, recipe_from(norm).genes)
+    assert first.lineage.note.startswith("composed")
+    assert set(first.lineage.parents) == {layer.candidate_key, norm.candidate_key}
+    softmax_region = next(name for name in chosen if "softmax" in name)
+    linear_region = next(name for name in chosen if name.startswith("linear."))
+    assert dict(chosen[softmax_region]) == dict(donors[1]["softmax.softmax"])
+    algorithm = next(iter(donors[0].values()))["algorithm"]
+    assert chosen[linear_region]["algorithm"] == algorithm
+    assert checker.largest_error(whole, compile_graph(whole.graph, recipe_of(first), GPU), sanitize=True) <= 1e-5
+
+
+def test_nothing_is_composed_where_one_program_knows_most_about_every_part() -> None:
+    whole = mlp(32, 64)
+    itself = precedent(whole, unusual(whole))
+    notes = [each.lineage.note for each in inherited(whole, itself, precedent(softmax(64, 96), Recipe()))]
+    assert notes and not any(note.startswith("composed") for note in notes)
+
+
+def recipe_from(donor: Precedent) -> Recipe:
+    return Recipe.from_json(donor.recipe)

@@ -1,7 +1,8 @@
 """What can be learnt from programs for other tasks: recipes carried over, the most promising first.
 
 A precedent counts by its likeness to the task (see `likeness`) times how near its GPU is. What comes of it is a
-candidate like any other. Nothing but the recipe is taken over: no verdict, no time.
+candidate like any other. Nothing but the recipe is taken over: no verdict, no time. Where several precedents each know
+most about another part of the task, what they know is put together first.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import replace
 
 from warpsmith.archive import Precedent
 from warpsmith.author.builtin.compile import compile_graph
+from warpsmith.author.builtin.composition import compose
 from warpsmith.author.builtin.recipe import Recipe
 from warpsmith.author.builtin.transplant import Transplant, transplant
 from warpsmith.device.catalog import GPUS
@@ -30,6 +32,9 @@ PER_TASK = 2
 
 NODES = 3000
 """Nodes of precedents' graphs that are lowered at most, some tens of microseconds to a millisecond each."""
+
+_LONGEST_NOTE = 400
+"""Characters; a network of a hundred layers would fill a page."""
 
 _SAME_ARCHITECTURE, _OTHER, _UNKNOWN = 0.9, 0.7, 0.5
 
@@ -69,6 +74,9 @@ def inherit(
         for number, (precedent, carried) in enumerate(_carried(task, precedents, cuttable))
     ]
     found: dict[str, Candidate] = {}
+    composed = _composed(task, gpu, [(precedent, carried) for _, _, precedent, carried in weighed])
+    if composed is not None and composed.key not in known and count:
+        found[composed.key] = composed
     taken: Counter[tuple[str, str]] = Counter()
     for score, _, precedent, carried in sorted(weighed, key=lambda each: each[:2]):
         origin = (precedent.task_key, precedent.device)
@@ -114,8 +122,27 @@ def _recipe(precedent: Precedent) -> Recipe | None:
 def _candidate(task: Task, gpu: GpuSpec, precedent: Precedent, carried: Transplant) -> Candidate:
     compiled = compile_graph(task.graph, carried.recipe, gpu)
     origin = f"{precedent.task_name} {precedent.task_key[:8]} on {precedent.device}"
-    note = f"from {origin}: likeness {carried.likeness:.2f}, {carried.carried} of {carried.regions} regions"
+    note = f"from {origin}: likeness {carried.likeness:.2f}, {carried.carried} of {len(carried.found)} regions"
     lineage = Lineage(
         "builtin", INHERIT, parents=(precedent.candidate_key,), recipe=compiled.recipe.to_json(), note=note
+    )
+    return Candidate(task.key, compiled.program, compiled.tunables, lineage)
+
+
+def _composed(task: Task, gpu: GpuSpec, parts: Sequence[tuple[Precedent, Transplant]]) -> Candidate | None:
+    """The program put together from what is known of the task's parts, if several precedents have something to say."""
+    nearness = nearness_to(gpu)
+    composition = compose([(carried, nearness(precedent.device)) for precedent, carried in parts])
+    if composition is None or composition.likeness < LEAST:
+        return None
+    compiled = compile_graph(task.graph, composition.recipe, gpu)
+    donors = {region: parts[number][0] for region, number in composition.donors.items()}
+    names = ", ".join(f"{region} from {donor.task_name} {donor.task_key[:8]}" for region, donor in donors.items())
+    lineage = Lineage(
+        "builtin",
+        INHERIT,
+        parents=tuple(dict.fromkeys(donor.candidate_key for donor in donors.values())),
+        recipe=compiled.recipe.to_json(),
+        note=f"composed, likeness {composition.likeness:.2f}: {names}"[:_LONGEST_NOTE],
     )
     return Candidate(task.key, compiled.program, compiled.tunables, lineage)

@@ -25,12 +25,24 @@ _STORED = "_stored"
 
 @dataclass(frozen=True)
 class Transplant:
-    """A recipe for the new graph. `likeness` is that of the two programs, `carried` counts regions with a donor."""
+    """A recipe for the new graph. `found` says which region of the other program is the donor of each of ours.
+
+    `tunables` are those of the recipe, by the region that they belong to.
+    """
 
     recipe: Recipe
-    likeness: float
-    carried: int
-    regions: int
+    found: tuple[Match, ...]
+    tunables: Mapping[str, Mapping[str, int]]
+
+    @property
+    def likeness(self) -> float:
+        """How alike the two programs are."""
+        return overall(self.found)
+
+    @property
+    def carried(self) -> int:
+        """Regions with a donor."""
+        return sum(match.other is not None for match in self.found)
 
 
 def transplant(theirs: Graph, recipe: Recipe, ours: Graph, cuttable: Collection[str]) -> Transplant | None:
@@ -53,8 +65,9 @@ def transplant(theirs: Graph, recipe: Recipe, ours: Graph, cuttable: Collection[
     hosts = {name for region in new for name in region.hosts}
     genes = {match.name: recipe.genes[match.other] for match in found if match.other and match.other in recipe.genes}
     tunables = _tunables(recipe, old, new, found)
-    carried = Recipe(frozenset(cuts), frozenset(unfused & hosts), frozen(genes), tunables, recipe.overlap)
-    return Transplant(carried, overall(found), sum(match.other is not None for match in found), len(found))
+    values = frozen({name: value for each in tunables.values() for name, value in each.items()})
+    carried = Recipe(frozenset(cuts), frozenset(unfused & hosts), frozen(genes), values, recipe.overlap)
+    return Transplant(carried, found, tunables)
 
 
 def corresponding(theirs: Graph, ours: Graph) -> Mapping[str, str]:
@@ -82,8 +95,8 @@ def _renamed(region: str, nodes: Mapping[str, str]) -> str | None:
 
 def _tunables(
     recipe: Recipe, old: Sequence[Region], new: Sequence[Region], found: Sequence[Match]
-) -> Mapping[str, int]:
-    """The tunables of each region's donor under the names that they have here."""
+) -> Mapping[str, Mapping[str, int]]:
+    """The tunables of each region's donor, by region, under the names that they have here."""
     theirs, ours = _prefixes(old), _prefixes(new)
     by_region: dict[str, dict[str, int]] = {}
     for name, value in recipe.tunables.items():
@@ -92,14 +105,11 @@ def _tunables(
         if owners:
             owner = max(owners, key=lambda region: len(theirs[region]))
             by_region.setdefault(owner, {})[name.removeprefix(theirs[owner])] = value
-    return frozen(
-        {
-            f"{ours[match.name]}{name}": value
-            for match in found
-            if match.other is not None
-            for name, value in by_region.get(match.other, {}).items()
-        }
-    )
+    return {
+        match.name: {f"{ours[match.name]}{name}": value for name, value in by_region.get(match.other, {}).items()}
+        for match in found
+        if match.other is not None
+    }
 
 
 def _prefixes(regions: Sequence[Region]) -> Mapping[str, str]:
