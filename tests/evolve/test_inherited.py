@@ -12,7 +12,7 @@ import anyio
 import pytest
 import torch
 
-from tests.evolve.worlds import GPU, TASK, Bench, Hill, Notebook, problem, program, smooth
+from tests.evolve.worlds import GPU, TASK, Bench, Hill, Model, Notebook, drawn, problem, program, smooth
 from warpsmith.archive import Archive, Step
 from warpsmith.author.builtin import BuiltinAuthor
 from warpsmith.errors import NothingPassed
@@ -182,6 +182,24 @@ def test_seeds_for_which_there_was_no_time_wait_for_the_next_round() -> None:
     assert keys(evolution) == [each.key for each in seeds]
 
 
+def test_answers_that_came_too_late_are_judged_before_anyone_is_asked_again() -> None:
+    class Clock:
+        now = 0.0
+
+        def __call__(self) -> float:
+            self.now += 0.5
+            return self.now
+
+    def landscape(genes: dict[str, int], tunables: Mapping[str, int]) -> float:
+        return math.inf if genes == BEST else 1e-5
+
+    model = Model(lambda context: drawn(context, cost=0.1), cost=0.1)
+    tiny = dataclasses.replace(DIAL, seconds=0.1, grace=0.0, first=60.0)
+    evolution, _ = search([seed(BEST)], Bench(landscape), dial=tiny, clock=Clock(), authors=[model])
+    assert [judged.candidate.lineage.author for judged in evolution.population.history] == ["builtin", "model"]
+    assert len(model.asked) <= DIAL.size, "the answers of the first round were forgotten"
+
+
 def test_where_seeds_and_authors_fail_nothing_has_passed() -> None:
     with pytest.raises(NothingPassed):
         search([seed(BEST)], Bench(lambda genes, tunables: math.inf))
@@ -268,6 +286,7 @@ def test_whoever_replaces_the_author_replaces_what_it_learnt(tmp_path: Path) -> 
     class Plain:
         name = "plain"
         operators = {"create": 0}  # noqa: RUF012
+        expected_usd = 0.0
 
         async def propose(self, context: Any) -> Any:
             return await BuiltinAuthor().propose(context)

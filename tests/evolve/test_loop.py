@@ -225,15 +225,11 @@ def test_the_limit_of_candidates_is_kept_exactly() -> None:
 
 
 def test_money_in_flight_is_committed_before_it_is_spent() -> None:
-    from warpsmith.evolve.ledger import Ledger
-    from warpsmith.evolve.stop import money
-
     dear = Hill("dear", cost=0.10)
-    ledger = Ledger({"dear": 0.10})
-    _, reason = search(authors=[dear], ledger=ledger, stop_when=money(1.25))
+    evolution, reason = search(authors=[dear], max_usd=1.25)
     assert reason == "money is spent (1.25 USD)"
-    assert ledger.spent == pytest.approx(1.30), "the last answer begins below the limit, none begins above it"
-    assert len(dear.asked) == 13
+    assert evolution.ledger.spent == pytest.approx(1.20), "one more answer did not fit into what was left"
+    assert len(dear.asked) == 12
 
 
 def test_an_author_that_charges_is_not_asked_again_for_a_duplicate() -> None:

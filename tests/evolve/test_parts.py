@@ -50,7 +50,7 @@ def judged(
     [
         (stop.seconds(5), Standing(elapsed=4.9), Standing(elapsed=5.0)),
         (stop.candidates(3), Standing(candidates=2), Standing(candidates=3)),
-        (stop.money(1.0), Standing(usd=0.99), Standing(usd=1.0)),
+        (stop.money(1.0), Standing(usd=0.75, price=0.25), Standing(usd=0.76, price=0.25)),
         (stop.no_progress(4), Standing(stale=3), Standing(stale=4)),
         (stop.exhausted(2), Standing(barren=1), Standing(barren=2)),
         (stop.near_bound(0.5), Standing(best=2.1, bound=1.0), Standing(best=2.0, bound=1.0)),
@@ -68,7 +68,7 @@ def test_near_bound_goes_on_while_nothing_passed() -> None:
 def test_the_first_condition_that_holds_gives_the_reason() -> None:
     both = stop.any_of(stop.candidates(10), stop.seconds(1), stop.money(1))
     assert both(Standing(candidates=1)) is None
-    assert both(Standing(elapsed=2, usd=2)) == "time is up (1 s)"
+    assert both(Standing(elapsed=2, usd=2, price=1)) == "time is up (1 s)"
     assert stop.any_of()(Standing(elapsed=1e9)) is None
 
 
@@ -408,3 +408,19 @@ def test_a_minute_judges_at_least_forty_before_it_gives_up() -> None:
 def test_a_search_without_room_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError):
         replace(Dial(8, 16, 8, 6, 100), **wrong)  # type: ignore[arg-type]
+
+
+def test_every_island_is_counted_in_generations() -> None:
+    for wrong in ({"islands": 0}, {"migration": 0}):
+        with pytest.raises(ValueError, match="at least 1"):
+            replace(Dial(8, 16, 8, 6, 100), **wrong)  # type: ignore[arg-type]
+
+
+def test_what_is_free_goes_on_without_money() -> None:
+    assert stop.money(1.0)(Standing(usd=5.0, price=0.0)) is None
+    assert stop.fits(0.1, sum([0.1] * 9), 1.0), "ten tenths fit, whatever their sum in binary is"
+    ledger = Ledger({"model": 0.5})
+    assert ledger.affords("model", 0.5) and not ledger.affords("model", 0.49) and ledger.affords("model", None)
+    ledger.reserve("model")
+    assert not ledger.affords("model", 0.9), "what is in flight counts"
+    assert ledger.affords("compiler", 0.0)

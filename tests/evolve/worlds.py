@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -10,7 +11,7 @@ from typing import Any
 
 import anyio
 
-from warpsmith.author.protocol import Context, Proposal
+from warpsmith.author.protocol import Context, Proposal, Refusal
 from warpsmith.errors import MachineError
 from warpsmith.evolve.generation import Problem
 from warpsmith.records import (
@@ -21,6 +22,7 @@ from warpsmith.records import (
     Graph,
     Judged,
     Launch,
+    Lineage,
     Plan,
     Program,
     Ref,
@@ -97,6 +99,7 @@ class Hill:
         self.name = name
         self.operators = {op: {"create": 0, "random": 0, "mutate": 1, "worsen": 1, "cross": 2}[op] for op in operators}
         self.cost = cost
+        self.expected_usd = cost
         self.asked: list[str] = []
 
     async def propose(self, context: Context) -> Proposal | None:
@@ -168,11 +171,13 @@ class Notebook:
     """An archive in memory."""
 
     def __init__(self) -> None:
+        self.proposals: list[Candidate] = []
         self.candidates: dict[str, Candidate] = {}
         self.verdicts: list[tuple[Verdict, str, str]] = []
         self.events: list[tuple[str, Mapping[str, Any]]] = []
 
     def add_candidate(self, run: int, candidate: Candidate) -> None:
+        self.proposals.append(candidate)
         self.candidates.setdefault(candidate.key, candidate)
 
     def add_verdict(self, run: int, verdict: Verdict, *, judge_version: str, device: str) -> None:
@@ -199,7 +204,65 @@ class Notebook:
             None,
         )
 
+    def pending(
+        self, task_key: str, *, judge_version: str, device: str, wanted: Callable[[Lineage], bool]
+    ) -> list[Candidate]:
+        judged = {v.candidate_key for v, version, name in self.verdicts if (version, name) == (judge_version, device)}
+        return [each for key, each in self.candidates.items() if key not in judged and wanted(each.lineage)]
+
+    def spent(self, task_key: str) -> float:
+        refused = [data for kind, data in self.events if kind == "refused"]
+        return sum(each.lineage.cost_usd for each in self.proposals) + sum(data["cost_usd"] for data in refused)
+
+    def told(self, task_key: str, kind: str) -> list[Mapping[str, Any]]:
+        return [data for name, data in self.events if name == kind]
+
     def copy(self) -> Notebook:
         other = Notebook()
         other.candidates, other.verdicts = dict(self.candidates), list(self.verdicts)
+        other.proposals, other.events = list(self.proposals), list(self.events)
         return other
+
+
+Script = Callable[[Context], Proposal | Refusal | None]
+
+
+def answer(genes: Mapping[str, int], *, cost: float = 0.0, note: str = "", source: str | None = None) -> Proposal:
+    """What a model answers: a program without a recipe, with the prompt and the reply."""
+    written = program(genes) if source is None else dataclasses.replace(program(genes), source=source)
+    return Proposal(written, tuple(written.plan.defaults.items()), None, "prompt", f"reply {genes}", note, cost)
+
+
+class Model:
+    """An author that reads: `script` answers each context. It notes what it was asked."""
+
+    def __init__(
+        self, script: Script, name: str = "model", cost: float = 0.0, operators: tuple[str, ...] | None = None
+    ) -> None:
+        every = {"translate": 0, "repair": 1, "rewrite": 1, "cross": 2}
+        self.name = name
+        self.operators = {name: every[name] for name in (every if operators is None else operators)}
+        self.expected_usd = cost
+        self.script = script
+        self.contexts: list[Context] = []
+
+    async def propose(self, context: Context) -> Proposal | Refusal | None:
+        self.contexts.append(context)
+        await anyio.sleep(0)
+        return self.script(context)
+
+    @property
+    def asked(self) -> list[str]:
+        return [context.operator for context in self.contexts]
+
+
+def genes_of(judged: Judged | Candidate) -> dict[str, int]:
+    candidate = judged.candidate if isinstance(judged, Judged) else judged
+    genes: dict[str, int] = json.loads(candidate.program.source)
+    return genes
+
+
+def drawn(context: Context, *, cost: float = 0.0) -> Proposal:
+    """An answer that the seed decides, among a million programs."""
+    chance = random.Random(context.seed)
+    return answer({"a": chance.randrange(1000), "b": chance.randrange(1000)}, cost=cost)

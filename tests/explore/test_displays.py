@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from tests.explore.stories import CROSS, EVENTS, WINNER
-from warpsmith.evolve.events import Event
+from warpsmith.evolve.events import AnswerRefused, CandidatePassedOver, Event, Progress
 from warpsmith.explore import Display, LiveDisplay, PlainDisplay, Tally, display_for
+from warpsmith.explore.tally import counts
 
 
 def told(events: list[Event] | tuple[Event, ...]) -> Tally:
@@ -100,3 +101,18 @@ def test_the_terminal_is_given_back_when_the_run_fails() -> None:
 def test_best_is_shown_before_the_bound_is_known() -> None:
     assert told([EVENTS[14]]).best == CROSS
     assert "40.0 ns estimated" in shown(LiveDisplay, [EVENTS[14]], terminal=True)
+
+
+@pytest.mark.parametrize(("display", "terminal"), [(PlainDisplay, False), (LiveDisplay, True)])
+def test_money_refusals_and_repetitions_are_shown(display: type[Display], terminal: bool) -> None:
+    refused = AnswerRefused("llm:fake", "translate", 1, "no fenced block", 0.01)
+    known = CandidatePassedOver(WINNER.candidate, 1, "as one that was judged")
+    progress = Progress(4, 3.0, 60.0, usd=0.25, usd_limit=2.0, usd_before=1.5)
+    text = shown(display, [*EVENTS[:-1], refused, known, progress, *(EVENTS[-1:])], terminal=terminal)
+    tally = told((*EVENTS, refused, known, progress))
+    assert (tally.refused, tally.passed_over, tally.usd) == (1, 1, 0.25)
+    line = counts(tally)
+    assert "1 answers without a program, 1 nothing new" in line
+    assert "0.2500 USD of 2, 1.5000 before" in line
+    if terminal:
+        assert "0.2500 USD of 2, 1.5000 before" in text

@@ -2,7 +2,7 @@
 
 from warpsmith.archive.codec import decode, encode, to_plain
 from warpsmith.archive.course import BEGAN
-from warpsmith.archive.rows import ArchivedTask, Event, Precedent, Run, Standing, Step
+from warpsmith.archive.rows import ArchivedTask, Event, Kindred, Precedent, Run, Standing, Step
 from warpsmith.archive.store import Archive
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Archive",
     "ArchivedTask",
     "Event",
+    "Kindred",
     "Precedent",
     "Run",
     "Standing",

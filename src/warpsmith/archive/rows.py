@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from warpsmith.records import Graph, Tolerance
+from warpsmith.records import Candidate, Graph, Tolerance
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,19 @@ class Precedent:
     seconds: float
     recipe: str
     tunables: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kindred:
+    """The fastest program for a task with operators in common, on one device, whoever wrote it.
+
+    `seconds` is its time on `device`, which says nothing about any other task.
+    """
+
+    task_name: str
+    device: str
+    seconds: float
+    candidate: Candidate
 
 
 @dataclass(frozen=True, slots=True)

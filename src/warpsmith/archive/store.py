@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +13,12 @@ from sqlalchemy import Connection, Engine, Row, Select, Table, func, insert, sel
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from warpsmith.archive import course, kin, queries, schema
+from warpsmith.archive import course, kin, past, queries, schema
 from warpsmith.archive.codec import decode, dumps, encode
 from warpsmith.archive.connection import connect, in_a_line, writing
-from warpsmith.archive.rows import ArchivedTask, Event, Precedent, Run, Standing, Step
+from warpsmith.archive.rows import ArchivedTask, Event, Kindred, Precedent, Run, Standing, Step
 from warpsmith.errors import ArchiveError
-from warpsmith.records import Candidate, Graph, Judged, Task, Verdict
+from warpsmith.records import Candidate, Graph, Judged, Lineage, Task, Verdict
 from warpsmith.version import own_version
 
 
@@ -254,6 +254,41 @@ class Archive:
         """Return what happened in a run, in order."""
         query = select(schema.events).where(schema.events.c.run_id == run).order_by(schema.events.c.id)
         return [Event(row.run_id, row.kind, json.loads(row.data), row.added_at) for row in self._rows(query)]
+
+    def pending(
+        self, task_key: str, *, judge_version: str, device: str, wanted: Callable[[Lineage], bool]
+    ) -> list[Candidate]:
+        """Return the candidates for a task without a verdict of this judge on this device, the first proposed first.
+
+        Only those whose first proposal is `wanted`.
+        """
+        rows = self._rows(past.unjudged_query(task_key, judge_version, device))
+        keys = past.wanted_keys(rows, wanted)
+        found = self._candidates(set(keys))
+        return [found[key] for key in keys]
+
+    def spent(self, task_key: str) -> float:
+        """Return what the answers in all runs on a task have cost, in US dollars, refusals included."""
+        (bill,) = self._rows(past.bill_query(task_key))
+        return float(bill.usd) + past.cost_told(self.told(task_key, "refused"))
+
+    def told(self, task_key: str, kind: str) -> list[Mapping[str, Any]]:
+        """Return the data of all events of this kind in the runs on a task, in order."""
+        return [json.loads(row.data) for row in self._rows(past.events_query(task_key, kind))]
+
+    def kindred(self, graph: Graph, nearness: kin.Nearness) -> list[Kindred]:
+        """Return fast programs by anyone for the tasks whose graphs are most like this one, the likest task first.
+
+        One for each task and device; which of them are looked at is decided as for `precedents`.
+        """
+        found: list[Kindred] = []
+        for like in self._rows(kin.kindred_query(graph)):
+            devices = [row.device for row in self._rows(kin.devices_query(like.task_key))]
+            for device in kin.nearest(devices, nearness):
+                best = self._rows(kin.fastest_query(like.task_key, device))[0]
+                candidate = self.candidate(best.candidate_key)
+                found.append(Kindred(best.name, best.device, best.median_seconds, candidate))
+        return found
 
     def precedents(self, graph: Graph, nearness: kin.Nearness) -> list[Precedent]:
         """Return fast programs with recipes for the tasks whose graphs are most like this one, the likest task first.

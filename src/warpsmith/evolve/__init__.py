@@ -3,9 +3,11 @@
 from warpsmith.evolve.bandit import Arm, Bandit
 from warpsmith.evolve.dial import Dial, turn
 from warpsmith.evolve.events import (
+    AnswerRefused,
     BestImproved,
     CandidateJudged,
     CandidateLost,
+    CandidatePassedOver,
     Event,
     GenerationStarted,
     Observer,
@@ -18,6 +20,7 @@ from warpsmith.evolve.events import (
 )
 from warpsmith.evolve.executor import Executor
 from warpsmith.evolve.generation import Problem
+from warpsmith.evolve.islands import Islands
 from warpsmith.evolve.journal import Journal
 from warpsmith.evolve.ledger import Ledger
 from warpsmith.evolve.lessons import Lesson, Lessons
@@ -29,16 +32,19 @@ from warpsmith.evolve.stop import Standing, StopCondition, any_of, money, near_b
 __all__ = [
     "INHERITED",
     "SEARCH",
+    "AnswerRefused",
     "Arm",
     "Bandit",
     "BestImproved",
     "CandidateJudged",
     "CandidateLost",
+    "CandidatePassedOver",
     "Dial",
     "Event",
     "Evolution",
     "Executor",
     "GenerationStarted",
+    "Islands",
     "Journal",
     "Ledger",
     "Lesson",

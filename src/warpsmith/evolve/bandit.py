@@ -23,6 +23,13 @@ LEAST_SPREAD = 0.01
 USD_PER_HALVING = 5.0
 """The exchange rate between money and time: a proposal that costs this much and halves the time earns nothing."""
 
+SECONDS_PER_HALVING = 1800.0
+"""The exchange rate between waiting and time: so does one for which its author took half an hour."""
+
+INSTANT = 10.0
+"""Seconds of asking are charged in whole steps of this many, so that authors that compute are never charged for the
+state of the machine, and choose the same on any."""
+
 
 @dataclass(frozen=True, order=True, slots=True)
 class Arm:
@@ -33,16 +40,21 @@ class Arm:
     parents: int
 
 
+def cost(usd: float, seconds: float) -> float:
+    """Return what an answer cost, in halvings of the time: its price in US dollars and the seconds that it took."""
+    return usd / USD_PER_HALVING + seconds // INSTANT * INSTANT / SECONDS_PER_HALVING
+
+
 def reward(child: Judged, reference: float) -> float:
     """Return the improvement over `reference` (seconds) minus the cost of the proposal.
 
     Improvement is in halvings of the time: log2(reference / child), from 0 (no gain, or failed) to 1 (twice as fast
-    or better). A child that passes where its parents failed, with an infinite reference, earns 1.
+    or better). A child that passes where nothing had passed before, with an infinite reference, earns 1.
     """
     gain = 0.0
     if child.verdict.passed:
         gain = 1.0 if math.isinf(reference) else min(1.0, max(0.0, math.log2(reference / child.seconds)))
-    return gain - child.candidate.lineage.cost_usd / USD_PER_HALVING
+    return gain - cost(child.candidate.lineage.cost_usd, child.candidate.lineage.seconds)
 
 
 class Bandit:

@@ -63,6 +63,26 @@ class CandidateLost:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerRefused:
+    """An author answered without a program; `note` says in a line what was wrong, `cost_usd` what it cost."""
+
+    author: str
+    operator: str
+    generation: int
+    note: str
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class CandidatePassedOver:
+    """A candidate is not judged because it says nothing new; `why` is one line for people."""
+
+    candidate: Candidate
+    generation: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class BestImproved:
     """A candidate passed that is faster than every one before it."""
 
@@ -71,11 +91,18 @@ class BestImproved:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the run is: candidates judged in this run, seconds since its start, and its limit in seconds if any."""
+    """How far the run is: candidates judged in this run, seconds since its start, and its limit in seconds if any.
+
+    `usd` is what its answers have cost so far and `usd_limit` the most that they may, if there is a limit, in US
+    dollars; `usd_before` is what earlier runs on this task have spent, which does not count against the limit.
+    """
 
     candidates: int
     elapsed: float
     limit: float | None
+    usd: float = 0.0
+    usd_limit: float | None = None
+    usd_before: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +119,8 @@ Event = (
     | GenerationStarted
     | CandidateJudged
     | CandidateLost
+    | AnswerRefused
+    | CandidatePassedOver
     | BestImproved
     | Progress
     | Stopped

@@ -1,8 +1,9 @@
 """Carries out a generation that has been decided on: asks, judges, writes down.
 
-Authors are asked all at once. Their answers are taken in order: one that was judged before is asked for again, a new
-one goes to the judge as soon as there is room. Every verdict is in the archive before anything else is done with it,
-and is handed on in the order of the slots, so that who was quicker changes nothing.
+Authors are asked all at once. An answer that was asked for is in the archive as soon as it arrives, whatever becomes of
+the rest. Answers are taken in order: one that was judged before is asked for again, a new one goes to the judge as soon
+as there is room. Every verdict is in the archive before anything else is done with it, and is handed on in the order of
+the slots, so that who was quicker changes nothing.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from itertools import takewhile
 
 import anyio
 
-from warpsmith.author.protocol import Author, Context
+from warpsmith.author.protocol import Author, Context, Example, Proposal, Refusal
 from warpsmith.errors import MachineError
 from warpsmith.evolve.executor import Executor
-from warpsmith.evolve.journal import Journal
+from warpsmith.evolve.journal import ABANDONED, PASSED_OVER, REFUSED, Journal
 from warpsmith.evolve.ledger import Ledger
-from warpsmith.evolve.operators import Slot, candidate_of, seed_of
-from warpsmith.records import Bound, Candidate, GpuSpec, Task
+from warpsmith.evolve.novelty import Novelty, Twin
+from warpsmith.evolve.operators import Slot, asked_for, candidate_of, seed_of
+from warpsmith.records import Bound, Candidate, GpuSpec, Judged, Task
 
 ATTEMPTS = 4
 """How often a free author is asked before a slot is given up because everything it offers is known already."""
@@ -39,11 +41,22 @@ class Problem:
     judge_version: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Briefing:
+    """What authors are told in a generation besides their parents: see `Context`."""
+
+    best: Judged | None = None
+    lessons: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = ()
+
+
 class Workshop:
     """Asks authors, and gives what they answer to the judge.
 
     `judging` is how many candidates the executor judges at once; `clock` reads seconds. `seen` holds the key of every
-    candidate that was given to the judge, whatever came of it: none is given twice.
+    candidate that was given to the judge, whatever came of it: none is given twice. `kept` holds those that stand in
+    the archive with the lineage that they have here. `heard` is called with every slot whose answer was asked for, and
+    with what it is passed over for, if it is.
     """
 
     def __init__(
@@ -55,31 +68,39 @@ class Workshop:
         ledger: Ledger,
         judging: int,
         clock: Callable[[], float],
+        heard: Callable[[Slot, Twin | None], None],
     ) -> None:
         self.seen: set[str] = set()
+        self.kept: set[str] = set()
+        self.novelty = Novelty()
         self._problem = problem
         self._executor = executor
         self._journal = journal
         self._run = run
         self._ledger = ledger
         self._clock = clock
+        self._heard = heard
         self._judges = anyio.CapacityLimiter(judging)
         self._askers = anyio.CapacityLimiter(ASKING)
+        self._briefing = Briefing()
+        self._closing = False
 
     async def carry_out(
         self,
         slots: Sequence[Slot],
         number: int,
+        briefing: Briefing,
         fold: Callable[[Slot], None],
         late: Callable[[], bool],
         left: Callable[[], float],
     ) -> None:
         """Ask and judge every slot, calling `fold` with each that is done, in order.
 
-        Once `late` says so nothing more is begun; after the seconds that are `left`, which is asked at the start and
-        after every verdict, what is in flight is abandoned as well. Then, and where it is cancelled, what is done by
-        then is still folded.
+        Once `late` says so nothing more is begun, but answers that cost money are waited for; after the seconds that
+        are `left`, which is asked at the start and after every verdict, what is in flight is abandoned as well. Then,
+        and where it is cancelled, what is done by then is still folded.
         """
+        self._briefing, self._closing = briefing, False
         admitted: list[Slot] = []
         try:
             with plain_errors():
@@ -93,7 +114,9 @@ class Workshop:
                         await self._judges.acquire_on_behalf_of(slot)
                         if late():
                             self._judges.release_on_behalf_of(slot)
-                            asking.cancel_scope.cancel()
+                            self._closing = True
+                            if not any(self._billed(each) for each in slots):
+                                asking.cancel_scope.cancel()
                             break
                         if await self._admit(slot, number):
                             admitted.append(slot)
@@ -101,23 +124,79 @@ class Workshop:
                         else:
                             self._judges.release_on_behalf_of(slot)
         finally:
-            for slot in slots:
-                if slot.due:
-                    self._ledger.release(slot.arm.author)
+            self._give_up([slot for slot in slots if slot.due])
             _fold_done([slot for slot in admitted if slot.done], fold)
+
+    # -------------------------------------------------------------------------------------------------------- asking
 
     async def _ask(self, slot: Slot, author: Author, number: int) -> None:
         """Put the slot's question to its author. Its price was reserved before."""
         async with self._askers:
+            if self._closing:
+                return
+            slot.begun = True
             before = self._clock()
-            proposal = await author.propose(
-                Context(self._problem.task, self._problem.gpu, slot.arm.operator, slot.parents, slot.seed)
-            )
+            answer = await author.propose(self._context(slot))
             took = self._clock() - before
-        self._ledger.settle(author.name, proposal.cost_usd if proposal else 0.0)
-        slot.due = False
-        slot.candidate = candidate_of(slot, proposal, self._problem.task.key, number, took) if proposal else None
+        # From here to the archive nothing is awaited, so nothing can be cancelled that was paid for.
+        price = answer.cost_usd if answer is not None else 0.0
+        self._ledger.settle(author.name, price)
+        slot.due = slot.begun = False
+        slot.cost_usd += price
+        slot.seconds += took
+        slot.candidate = None
+        if isinstance(answer, Proposal):
+            slot.candidate = candidate_of(slot, answer, self._problem.task.key, number, took)
+            if asked_for(slot.candidate.lineage):
+                self._keep(slot.candidate)
+                self._heard(slot, None)
+        elif isinstance(answer, Refusal):
+            slot.refusal = answer
+            self._write_refusal(slot, answer, number)
+            self._heard(slot, None)
         slot.answered.set()
+
+    def _context(self, slot: Slot) -> Context:
+        return Context(
+            self._problem.task,
+            self._problem.gpu,
+            slot.arm.operator,
+            slot.parents,
+            slot.seed,
+            bound=self._problem.bound,
+            best=self._briefing.best,
+            lessons=self._briefing.lessons,
+            examples=self._briefing.examples,
+        )
+
+    def _write_refusal(self, slot: Slot, refusal: Refusal, number: int) -> None:
+        data = {
+            "author": slot.arm.author,
+            "operator": slot.arm.operator,
+            "parents": [parent.candidate.key for parent in slot.parents],
+            "generation": number,
+            "note": refusal.note,
+            "cost_usd": refusal.cost_usd,
+            "seconds": slot.seconds,
+            "prompt": refusal.prompt,
+            "reply": refusal.reply,
+        }
+        self._journal.add_event(self._run, REFUSED, data)
+
+    def _billed(self, slot: Slot) -> bool:
+        """Whether a question is with an author who charges for the answer."""
+        return slot.begun and self._ledger.price(slot.arm.author) > 0.0
+
+    def _give_up(self, due: Sequence[Slot]) -> None:
+        """Give up answers that are still due. What may be billed all the same is written down."""
+        for slot in due:
+            if self._billed(slot):
+                author, operator = slot.arm.author, slot.arm.operator
+                data = {"author": author, "operator": operator, "expected_usd": self._ledger.price(author)}
+                self._journal.add_event(self._run, ABANDONED, data)
+            self._ledger.release(slot.arm.author)
+
+    # ------------------------------------------------------------------------------------------------------ admitting
 
     async def _admit(self, slot: Slot, number: int) -> bool:
         """Whether the slot has something new to judge. An author that repeats itself for free is asked again."""
@@ -126,9 +205,12 @@ class Workshop:
             if candidate is None:
                 return False
             if candidate.key not in self.seen:
-                self._write_down(slot, candidate)
-                return True
-            if slot.author is None or candidate.lineage.cost_usd > 0.0 or attempt == ATTEMPTS:
+                twin = self.novelty.twin(candidate)
+                if twin is None:
+                    self._write_down(slot, candidate)
+                    return True
+                self._pass_over(slot, candidate, twin)
+            if slot.author is None or asked_for(candidate.lineage) or attempt == ATTEMPTS:
                 return False
             slot.seed = seed_of(slot.seed, attempt)
             self._ledger.reserve(slot.author.name)
@@ -139,11 +221,32 @@ class Workshop:
     def _write_down(self, slot: Slot, candidate: Candidate) -> None:
         """Archive a new candidate, and look up whether another process has had it judged meanwhile."""
         self.seen.add(candidate.key)
-        self._journal.add_candidate(self._run, candidate)
+        self.novelty.admit(candidate)
+        if candidate.key not in self.kept:
+            self._keep(candidate)
         slot.verdict = self._journal.verdict(candidate.key, self._problem.judge_version, self._problem.gpu.name)
         slot.cached = slot.verdict is not None
         if not slot.cached:
             self._ledger.submit()
+
+    def _keep(self, candidate: Candidate) -> None:
+        self._journal.add_candidate(self._run, candidate)
+        self.kept.add(candidate.key)
+
+    def _pass_over(self, slot: Slot, candidate: Candidate, twin: Twin) -> None:
+        """Take a candidate as known. What was asked for stands in the archive, which is told why it is not judged."""
+        self.seen.add(candidate.key)
+        if asked_for(candidate.lineage):
+            data = {
+                "candidate": candidate.key,
+                "generation": candidate.lineage.generation,
+                "like": twin.candidate_key,
+                "why": twin.why,
+            }
+            self._journal.add_event(self._run, PASSED_OVER, data)
+            self._heard(slot, twin)
+
+    # -------------------------------------------------------------------------------------------------------- judging
 
     async def _judge(
         self,

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from warpsmith.records import Candidate, Judged, Verdict
+from warpsmith.records import Candidate, Judged, Lineage, Verdict
+
+REFUSED = "refused"
+"""The event that an author's answer held no program: `author`, `operator`, `parents`, `generation`, `note`,
+`cost_usd`, `seconds`, `prompt`, `reply`."""
+
+PASSED_OVER = "passed_over"
+"""The event that a candidate is too much like others to be judged: `candidate`, `generation`, `like`, `why`."""
+
+ABANDONED = "abandoned"
+"""The event that an answer was given up while it was due, and may be billed all the same: `author`, `operator`,
+`expected_usd`."""
+
+LOST = "lost"
+"""The event that the machine failed on a candidate: `candidate`, `error`."""
 
 
 class Journal(Protocol):
@@ -29,4 +43,21 @@ class Journal(Protocol):
 
     def verdict(self, candidate_key: str, judge_version: str, device: str) -> Verdict | None:
         """Return the latest verdict on a candidate of this judge and device, or None."""
+        ...
+
+    def pending(
+        self, task_key: str, *, judge_version: str, device: str, wanted: Callable[[Lineage], bool]
+    ) -> list[Candidate]:
+        """Return the candidates for a task without a verdict of this judge on this device, the first proposed first.
+
+        Only those whose first proposal is `wanted`.
+        """
+        ...
+
+    def spent(self, task_key: str) -> float:
+        """Return what all answers to questions about a task have cost, in US dollars, refusals included."""
+        ...
+
+    def told(self, task_key: str, kind: str) -> list[Mapping[str, Any]]:
+        """Return the data of all events of this kind in the runs on a task, in order."""
         ...

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
+from warpsmith.evolve.stop import fits
+
 
 class Ledger:
     """Counts candidates and US dollars; what is in flight counts as spent.
@@ -63,6 +65,10 @@ class Ledger:
     def committed(self) -> float:
         """US dollars billed, plus those that the answers in flight are expected to cost."""
         return self.spent + sum(count * self.price(author) for author, count in self._due.items())
+
+    def affords(self, author: str, limit_usd: float | None) -> bool:
+        """Whether one more answer of `author` fits into the limit, if there is one."""
+        return limit_usd is None or fits(self.price(author), self.committed, limit_usd)
 
     @property
     def asked(self) -> int:

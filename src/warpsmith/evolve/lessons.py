@@ -1,11 +1,22 @@
-"""What went wrong, counted: by whom, doing what, for which reason."""
+"""What was learnt on a task: what went wrong, counted by whom, doing what and for which reason, and what helped."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
+from warpsmith.evolve.operators import SEARCH
 from warpsmith.records import Judged
+
+TOLD = 8
+"""Sentences told to an author: at most half of them say what helped."""
+
+NOTABLE = 1.05
+"""A change that made a program this many times faster is worth a sentence; less may be due to anything."""
+
+NOTE = 200
+"""Characters of a note that are told."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -19,17 +30,23 @@ class Lesson:
 
 
 class Lessons:
-    """Counts failures by lesson."""
+    """Counts failures by lesson, and remembers the changes that helped most."""
 
     def __init__(self) -> None:
         self._counts: Counter[Lesson] = Counter()
+        self._gains: list[tuple[float, str]] = []
 
-    def learn(self, judged: Judged) -> None:
-        """Count a verdict, if it is a failure."""
-        failure = judged.verdict.failure
+    def learn(self, judged: Judged, reference: float = math.inf) -> None:
+        """Count a verdict if it is a failure; if it is not, and faster than `reference` seconds, remember its note.
+
+        What other tunables did is no lesson: they are searched for every program anyway.
+        """
+        failure, lineage = judged.verdict.failure, judged.candidate.lineage
         if failure is not None:
-            lineage = judged.candidate.lineage
             self._counts[Lesson(lineage.author, lineage.operator, failure.stage.name, failure.reason)] += 1
+        elif lineage.author != SEARCH.author and lineage.note and NOTABLE * judged.seconds <= reference < math.inf:
+            self._gains.append((reference / judged.seconds, f"{lineage.operator} by {lineage.author}: {lineage.note}"))
+            self._gains = sorted(self._gains, key=lambda gain: -gain[0])[: TOLD // 2]
 
     @property
     def counts(self) -> tuple[tuple[Lesson, int], ...]:
@@ -43,3 +60,14 @@ class Lessons:
         for lesson, count in self._counts.items():
             totals[lesson.reason] += count
         return tuple(sorted(totals.items(), key=lambda item: (-item[1], item[0])))
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The same in words, for authors that read: what helped most, then what failed most often."""
+        helped = [f"{ratio:.2f} times as fast as before by {what[:NOTE]}" for ratio, what in self._gains]
+        failed = [
+            f"{count} x {lesson.reason.replace('_', ' ')} at the stage {lesson.stage.lower()} "
+            f"after {lesson.operator} by {lesson.author}"
+            for lesson, count in self.counts
+        ]
+        return tuple([*helped, *failed][:TOLD])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from warpsmith.author.protocol import Author, Proposal
+from warpsmith.author.protocol import REPAIR, Author, Proposal, Refusal
 from warpsmith.errors import MachineError
 from warpsmith.evolve.bandit import Arm
 from warpsmith.evolve.tune import Tunables
@@ -19,6 +19,9 @@ SEARCH = Arm("search", "tune", 1)
 INHERITED = Arm("archive", "inherit", 1)
 """What the archive knows of similar tasks: candidates that stand ready when the search begins, so nobody is asked."""
 
+PENDING = Arm("archive", "pending", 0)
+"""What was asked for in an earlier run and never judged: candidates that stand ready as well."""
+
 BLIND = frozenset({"random"})
 """Operators that draw without looking; they exist to be compared with, and evolution does not ask them."""
 
@@ -28,8 +31,10 @@ class Slot:
     """One place in a generation: what is asked, and what has come of it so far.
 
     A slot of the search over tunables, or of what was inherited, holds its candidate from the start and has no author.
-    `due` tells that the ledger holds a reservation for an answer. `answered` is set once the candidate, or that there
-    is none, is known; `done` once it is judged or lost to `error`; `folded` once it was handed on.
+    `due` tells that the ledger holds a reservation for an answer, `begun` that its author has been asked. `answered` is
+    set once the candidate, or that there is none, is known; `done` once it is judged or lost to `error`; `folded` once
+    it was handed on. `cost_usd` and `seconds` are what asking has cost so far; a `refusal` is an answer without a
+    program.
     """
 
     arm: Arm
@@ -41,6 +46,10 @@ class Slot:
     error: MachineError | None = None
     cached: bool = False
     due: bool = False
+    begun: bool = False
+    refusal: Refusal | None = None
+    cost_usd: float = 0.0
+    seconds: float = 0.0
     answered: anyio.Event = field(default_factory=anyio.Event)
     done: bool = False
     folded: bool = False
@@ -60,6 +69,16 @@ def arms_of(authors: Sequence[Author], *, without: frozenset[str] = BLIND) -> tu
             if operator not in without
         )
     )
+
+
+def deliberates(author: Author) -> bool:
+    """Whether an author takes its time, or money: one that reads verdicts, as a model does, rather than computes."""
+    return author.expected_usd > 0.0 or REPAIR in author.operators
+
+
+def asked_for(lineage: Lineage) -> bool:
+    """Whether a candidate came as an answer to a prompt, or for money: it cannot be had again for nothing."""
+    return lineage.cost_usd > 0.0 or lineage.prompt is not None or lineage.reply is not None
 
 
 def seed_of(*parts: int) -> int:

@@ -58,17 +58,25 @@ class Member:
         return next_point(self.best.candidate.program.plan.tunables, self.points, self.pending)
 
 
+class Records:
+    """What was judged, whoever lives: candidates by key, and the seconds of all tunables of each program."""
+
+    def __init__(self) -> None:
+        self.judged: dict[str, Judged] = {}
+        self.points: dict[str, dict[Tunables, float]] = {}
+
+
 class Population:
     """Elites in niches. `capacity` programs are kept, at most half of them in one niche.
 
-    A program is dropped only once its tunables are searched: settled, or tried `depth` times.
+    A program is dropped only once its tunables are searched: settled, or tried `depth` times. Several populations may
+    share their `records`.
     """
 
-    def __init__(self, capacity: int, depth: int) -> None:
+    def __init__(self, capacity: int, depth: int, records: Records | None = None) -> None:
         self.capacity = capacity
         self.depth = depth
-        self._judged: dict[str, Judged] = {}
-        self._points: dict[str, dict[Tunables, float]] = {}
+        self._records = records or Records()
         self._members: dict[str, Member] = {}
         self._dropped: dict[str, Member] = {}
 
@@ -76,16 +84,20 @@ class Population:
 
     def __contains__(self, candidate_key: str) -> bool:
         """Whether this candidate has been judged."""
-        return candidate_key in self._judged
+        return candidate_key in self._records.judged
 
     def __len__(self) -> int:
         """Number of candidates judged, passed or not."""
-        return len(self._judged)
+        return len(self._records.judged)
 
     @property
     def history(self) -> tuple[Judged, ...]:
         """Everything judged, in order."""
-        return tuple(self._judged.values())
+        return tuple(self._records.judged.values())
+
+    def holds(self, program_key: str) -> bool:
+        """Whether this program lives here, or lived here until it was dropped."""
+        return program_key in self._members or program_key in self._dropped
 
     @property
     def ranked(self) -> list[Member]:
@@ -98,10 +110,15 @@ class Population:
         return min((member.best for member in self._members.values()), key=lambda best: best.seconds, default=None)
 
     def reference(self, candidate: Candidate) -> float:
-        """Seconds that a candidate has to beat: its fastest parent's, or the best of all where it has no parents."""
-        parents = [self._judged[key].seconds for key in candidate.lineage.parents if key in self._judged]
-        if parents:
-            return min(parents)
+        """Seconds that a candidate has to beat: its fastest parent's, or the best of all where none of them passed.
+
+        What is repaired counts for what it adds to the best: passing alone is no merit once something has passed.
+        """
+        known = self._records.judged
+        parents = [known[key] for key in candidate.lineage.parents if key in known]
+        passed = [parent.seconds for parent in parents if parent.verdict.passed]
+        if passed:
+            return min(passed)
         return self.best.seconds if self.best else math.inf
 
     # ------------------------------------------------------------------------------------------------------ folding
@@ -111,8 +128,8 @@ class Population:
         before = self.best.seconds if self.best else math.inf
         candidate = judged.candidate
         program = candidate.program
-        self._judged[candidate.key] = judged
-        points = self._points.setdefault(program.key, {})
+        self._records.judged[candidate.key] = judged
+        points = self._records.points.setdefault(program.key, {})
         point = ordered(program.plan.tunables, dict(candidate.tunables))
         points[point] = judged.seconds
         self._remember_children(judged, generation)
@@ -128,10 +145,17 @@ class Population:
             self._drop()
         return judged.seconds < before
 
+    def welcome(self, guest: Member) -> None:
+        """Take in a program that lives elsewhere as well, with what is known of it."""
+        if not self.holds(guest.key):
+            self._members[guest.key] = Member(guest.best, guest.niche, self._records.points.setdefault(guest.key, {}))
+            self._drop()
+
     def lose(self, candidate: Candidate) -> None:
         """Take in that the machine failed on a candidate: its tunables count as tried."""
         plan = candidate.program.plan
-        self._points.setdefault(candidate.program.key, {})[ordered(plan.tunables, dict(candidate.tunables))] = math.inf
+        points = self._records.points.setdefault(candidate.program.key, {})
+        points[ordered(plan.tunables, dict(candidate.tunables))] = math.inf
 
     def forget_pending(self) -> None:
         """Give up points in flight: their generation is over, and those without a verdict may be tried again."""
@@ -144,7 +168,7 @@ class Population:
         Its own program under other tunables is no child: where those fail, the tunables are to blame.
         """
         for key in judged.candidate.lineage.parents:
-            parent = self._judged.get(key)
+            parent = self._records.judged.get(key)
             if parent is None or parent.candidate.program.key == judged.candidate.program.key:
                 continue
             member = self._members.get(parent.candidate.program.key)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from warpsmith.author.protocol import Author, Context, Proposal, Refusal
 from warpsmith.evolve.journal import Journal
-from warpsmith.records import Candidate, Judged, Verdict
+from warpsmith.records import Candidate, Judged, Lineage, Verdict
 
 
 class PureAuthor:
@@ -53,6 +53,21 @@ class PureJournal:
     def verdict(self, candidate_key: str, judge_version: str, device: str) -> Verdict | None:
         """Return the latest verdict on a candidate, or None."""
         return self._journal.verdict(candidate_key, judge_version, device)
+
+    def pending(
+        self, task_key: str, *, judge_version: str, device: str, wanted: Callable[[Lineage], bool]
+    ) -> list[Candidate]:
+        """Return the pure candidates for a task without a verdict, in order."""
+        found = self._journal.pending(task_key, judge_version=judge_version, device=device, wanted=wanted)
+        return [candidate for candidate in found if candidate.program.plan.pure]
+
+    def spent(self, task_key: str) -> float:
+        """Return what all answers on a task have cost, in US dollars."""
+        return self._journal.spent(task_key)
+
+    def told(self, task_key: str, kind: str) -> list[Mapping[str, Any]]:
+        """Return the data of all events of a kind, in order."""
+        return self._journal.told(task_key, kind)
 
     def add_candidate(self, run: int, candidate: Candidate) -> None:
         """Write down that `run` came up with a candidate."""

@@ -9,6 +9,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+_ROUNDING = 1e-9
+"""Ten answers of a tenth of the limit fit, whatever their sum in binary is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -17,7 +20,8 @@ class Standing:
     `elapsed` in seconds since the run began; `candidates` and `usd` count what is in flight as well as what is
     settled, in this run; `stale` is the number of generations since the best improved; `barren` the number of
     generations in a row that brought no new candidate; `best` the best time of one call and `bound` the least
-    possible, both in seconds (infinite and 0 where unknown).
+    possible, both in seconds (infinite and 0 where unknown). `price` is the least that anything still to be done
+    costs, in US dollars: 0 where an author is free, or tunables are left to search.
     """
 
     elapsed: float = 0.0
@@ -27,6 +31,7 @@ class Standing:
     barren: int = 0
     best: float = math.inf
     bound: float = 0.0
+    price: float = 0.0
 
 
 StopCondition = Callable[[Standing], str | None]
@@ -43,8 +48,20 @@ def candidates(limit: int) -> StopCondition:
 
 
 def money(limit_usd: float) -> StopCondition:
-    """Stop once `limit_usd` US dollars are spent or committed: what is in flight counts as spent."""
-    return lambda now: f"money is spent ({limit_usd:g} USD)" if now.usd >= limit_usd else None
+    """Stop once nothing is left to do that fits into `limit_usd` US dollars: what is in flight counts as spent.
+
+    What is free goes on without money.
+    """
+
+    def check(now: Standing) -> str | None:
+        return None if fits(now.price, now.usd, limit_usd) else f"money is spent ({limit_usd:g} USD)"
+
+    return check
+
+
+def fits(price: float, spent: float, limit_usd: float) -> bool:
+    """Whether an answer of this price can be had when so much is spent or committed, all in US dollars."""
+    return price <= 0.0 or spent + price <= limit_usd * (1.0 + _ROUNDING)
 
 
 def no_progress(generations: int) -> StopCondition:

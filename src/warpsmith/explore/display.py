@@ -25,7 +25,7 @@ from warpsmith.evolve.events import (
     Stopped,
     TaskLoaded,
 )
-from warpsmith.explore.tally import REASONS_SHOWN, Tally, counts
+from warpsmith.explore.tally import REASONS_SHOWN, Tally, counts, money
 from warpsmith.explore.words import amount, best_line, clock, duration, percent, share
 
 STAGES = ("functionalize", "translate", "evolve", "confirm", "archive")
@@ -118,6 +118,8 @@ class LiveDisplay(Display):
             rows.add_row("failed for", _failures(tally))
         rows.add_row("best", _best(tally))
         rows.add_row("time", _time(self.elapsed, tally.limit))
+        if spent := money(tally):
+            rows.add_row("money", spent)
         return Group(Text(tally.task.name if tally.task else "warpsmith", style="bold"), rows)
 
 
@@ -146,6 +148,10 @@ def _candidates(tally: Tally) -> Text:
     text.append(f"{tally.failed} failed", style="red" if tally.failed else "")
     if tally.lost:
         text.append(f"  {tally.lost} lost by the machine", style="yellow")
+    if tally.refused:
+        text.append(f"  {tally.refused} answers without a program", style="yellow")
+    if tally.passed_over:
+        text.append(f"  {tally.passed_over} nothing new", style="dim")
     if tally.recalled:
         text.append(f"  {amount(tally.recalled)} known from the archive", style="dim")
     return text

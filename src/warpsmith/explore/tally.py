@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from warpsmith.evolve.events import (
+    AnswerRefused,
     BestImproved,
     CandidateJudged,
     CandidateLost,
+    CandidatePassedOver,
     Event,
     GenerationStarted,
     Progress,
@@ -37,7 +39,9 @@ class Tally:
 
     `judged`, `built` and `passed` count the candidates of this run, `recalled` those that the archive knew; `lost`
     are those on which the machine failed, `loss` says how it failed last. `failures`
-    pairs each short reason with how often it came up. `elapsed` and `limit` are in seconds.
+    pairs each short reason with how often it came up. `refused` counts answers without a program, `passed_over`
+    candidates that said nothing new. `elapsed` and `limit` are in seconds; `usd` is what answers cost in this run,
+    `usd_before` in earlier ones, `usd_limit` the most that they may, in US dollars.
     """
 
     task: Task | None = None
@@ -52,10 +56,15 @@ class Tally:
     lost: int = 0
     loss: str = ""
     recalled: int = 0
+    refused: int = 0
+    passed_over: int = 0
     failures: tuple[tuple[str, int], ...] = ()
     best: Judged | None = None
     elapsed: float = 0.0
     limit: float | None = None
+    usd: float = 0.0
+    usd_limit: float | None = None
+    usd_before: float = 0.0
     stopped: str = ""
 
     @property
@@ -78,10 +87,14 @@ class Tally:
                 return replace(self, recalled=self.recalled + 1) if cached else self._with(judged)
             case CandidateLost(message=message):
                 return replace(self, lost=self.lost + 1, loss=message)
+            case AnswerRefused():
+                return replace(self, refused=self.refused + 1)
+            case CandidatePassedOver():
+                return replace(self, passed_over=self.passed_over + 1)
             case BestImproved(judged=judged):
                 return replace(self, best=judged)
-            case Progress(elapsed=elapsed, limit=limit):
-                return replace(self, elapsed=elapsed, limit=limit)
+            case Progress(elapsed=elapsed, limit=limit, usd=usd, usd_limit=most, usd_before=before):
+                return replace(self, elapsed=elapsed, limit=limit, usd=usd, usd_limit=most, usd_before=before)
             case Stopped(reason=reason):
                 return replace(self, stopped=reason)
 
@@ -107,4 +120,19 @@ def counts(tally: Tally) -> str:
         text += f" ({', '.join(shown)})"
     if tally.lost:
         text += f", {tally.lost} lost by the machine"
-    return text + (f", {tally.recalled} known from the archive" if tally.recalled else "")
+    if tally.refused:
+        text += f", {tally.refused} answers without a program"
+    if tally.passed_over:
+        text += f", {tally.passed_over} nothing new"
+    text += f", {tally.recalled} known from the archive" if tally.recalled else ""
+    spent = money(tally)
+    return f"{text}, {spent}" if spent else text
+
+
+def money(tally: Tally) -> str:
+    """Say what answers have cost, and may; nothing where none has a price."""
+    if not (tally.usd or tally.usd_before or tally.usd_limit is not None):
+        return ""
+    text = f"{tally.usd:.4f} USD"
+    text += f" of {tally.usd_limit:g}" if tally.usd_limit is not None else ""
+    return text + (f", {tally.usd_before:.4f} before" if tally.usd_before else "")

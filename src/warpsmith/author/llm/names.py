@@ -89,13 +89,17 @@ def _compatible(name: str) -> Model:
     url, model = match.groups()
     try:
         from pydantic_ai.models.openai import OpenAIChatModel
+        from pydantic_ai.profiles.openai import OpenAIModelProfile
         from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
     except ImportError as error:
         raise SettingsError(f"{name!r}: {_NOT_INSTALLED}") from error
     provider = OpenAICompatibleProvider(
         "openai-compatible", base_url=url, api_key=os.environ.get(COMPATIBLE_KEY) or None
     )
-    return OpenAIChatModel(model, provider=provider)
+    # Every server knows `max_tokens`. Ollama among others ignores `max_completion_tokens`, and then writes on and on.
+    return OpenAIChatModel(
+        model, provider=provider, profile=OpenAIModelProfile(openai_chat_supports_max_completion_tokens=False)
+    )
 
 
 def without_credentials(name: str) -> str:

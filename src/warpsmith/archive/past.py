@@ -1,0 +1,62 @@
+"""What runs on a task left behind besides verdicts: candidates that were never judged, bills, and what they told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import Row, Select, func, select
+
+from warpsmith.archive.codec import decode
+from warpsmith.archive.schema import candidates, events, proposals, runs, verdicts
+from warpsmith.records import Lineage
+
+
+def unjudged_query(task_key: str, judge_version: str, device: str) -> Select[Any]:
+    """Select the candidates without a verdict of this judge on this device, each by the lineage of its first proposal.
+
+    The first proposed comes first.
+    """
+    others = proposals.alias()
+    first = select(func.min(others.c.id)).where(others.c.candidate_key == candidates.c.key)
+    same = select(verdicts.c.id).where(
+        verdicts.c.candidate_key == candidates.c.key,
+        verdicts.c.judge_version == judge_version,
+        verdicts.c.device == device,
+    )
+    return (
+        select(candidates.c.key, proposals.c.document.label("lineage"))
+        .select_from(candidates)
+        .join(proposals, proposals.c.id == first.correlate(candidates).scalar_subquery())
+        .where(candidates.c.task_key == task_key, ~same.exists())
+        .order_by(proposals.c.id)
+    )
+
+
+def wanted_keys(rows: Iterable[Row[Any]], wanted: Callable[[Lineage], bool]) -> list[str]:
+    """Return the keys of the rows of `unjudged_query` whose lineage is wanted, in order."""
+    return [row.key for row in rows if wanted(decode(Lineage, row.lineage))]
+
+
+def bill_query(task_key: str) -> Select[Any]:
+    """Select the sum of what all proposals in runs on a task have cost, in US dollars."""
+    return (
+        select(func.coalesce(func.sum(proposals.c.cost_usd), 0.0).label("usd"))
+        .join(runs, runs.c.id == proposals.c.run_id)
+        .where(runs.c.task_key == task_key)
+    )
+
+
+def events_query(task_key: str, kind: str) -> Select[Any]:
+    """Select the data of all events of a kind in the runs on a task, in order."""
+    return (
+        select(events.c.data)
+        .join(runs, runs.c.id == events.c.run_id)
+        .where(runs.c.task_key == task_key, events.c.kind == kind)
+        .order_by(events.c.id)
+    )
+
+
+def cost_told(told: Iterable[Mapping[str, Any]]) -> float:
+    """Return the sum of the costs that events tell, in US dollars; an event that tells none costs nothing."""
+    return sum(float(data.get("cost_usd", 0.0)) for data in told)
