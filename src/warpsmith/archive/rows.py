@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from warpsmith.records import Candidate, Graph, Tolerance
+from warpsmith.records import Candidate, Graph, Task, Tolerance
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,21 @@ class ArchivedTask:
     tolerance: Tolerance
     module_inputs: bool
     added_at: datetime
+
+    @property
+    def task(self) -> Task:
+        """The task as far as the archive keeps it: enough to describe it and to know its bound, not to run it."""
+        return Task(
+            name=self.name,
+            origin=self.origin,
+            source=self.source,
+            functional_source=self.functional_source,
+            graph=self.graph,
+            state={},
+            examples={},
+            module_inputs=self.module_inputs,
+            tolerance=self.tolerance,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from warpsmith.archive import Archive, ArchivedTask
+from warpsmith.archive import Archive
 from warpsmith.archive.progress import unjudged
 from warpsmith.exchange.pages import render
 from warpsmith.explore.words import reason
 from warpsmith.judge import JUDGE_VERSION
-from warpsmith.records import Bound, GpuSpec, Judged, Task
+from warpsmith.records import Bound, GpuSpec, Judged
 from warpsmith.task import bound as bound_of
 
 FASTEST = 5
@@ -57,7 +57,7 @@ def standing_of(archive: Archive, task_key: str, gpu: GpuSpec, *, hybrid: bool =
         task_key=task_key,
         name=task.name,
         device=gpu.name,
-        bound=bound_of(_without_tensors(task), gpu),
+        bound=bound_of(task.task, gpu),
         judged=len(history),
         passed=sum(judged.verdict.passed for judged in history),
         waiting=sum(hybrid or candidate.program.plan.pure for candidate in waiting),
@@ -109,18 +109,3 @@ def _lessons(history: Sequence[Judged]) -> list[str]:
     return [
         f"{what}, {'once' if count == 1 else f'{count} times'}. The latest: {said}" for what, (count, said) in ordered
     ]
-
-
-def _without_tensors(archived: ArchivedTask) -> Task:
-    """Return the task as far as the archive keeps it, which is enough for its bound."""
-    return Task(
-        archived.name,
-        archived.origin,
-        archived.source,
-        archived.functional_source,
-        archived.graph,
-        {},
-        {},
-        module_inputs=archived.module_inputs,
-        tolerance=archived.tolerance,
-    )

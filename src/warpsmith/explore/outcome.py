@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from warpsmith.archive import Archive, ArchivedTask, Step
+from warpsmith.archive import Archive, Step
 from warpsmith.records import Bound, GpuSpec, Judged, Task
 
 
@@ -67,7 +67,7 @@ def outcome_from_archive(archive: Archive, task_key: str, gpu: GpuSpec) -> Outco
     # Here, because this loads PyTorch, which takes seconds that a look at the archive should not take.
     from warpsmith.task import bound as bound_of
 
-    task = _without_tensors(archive.task(task_key))
+    task = archive.task(task_key).task
     best = archive.best(task_key, device=gpu.name)
     return Outcome(
         task=task,
@@ -78,21 +78,6 @@ def outcome_from_archive(archive: Archive, task_key: str, gpu: GpuSpec) -> Outco
         device=gpu.name,
         stopped=_last_reason(archive, task_key),
         course=archive.course(task_key, gpu.name),
-    )
-
-
-def _without_tensors(archived: ArchivedTask) -> Task:
-    """Return the task as far as the archive keeps it: enough to show it and to know its bound, not to run it."""
-    return Task(
-        name=archived.name,
-        origin=archived.origin,
-        source=archived.source,
-        functional_source=archived.functional_source,
-        graph=archived.graph,
-        state={},
-        examples={},
-        module_inputs=archived.module_inputs,
-        tolerance=archived.tolerance,
     )
 
 

@@ -33,7 +33,6 @@ from warpsmith.server.telling import (
     groups_of,
     judgement_of,
     tensors_of,
-    without_tensors,
 )
 from warpsmith.task import bound
 
@@ -127,7 +126,7 @@ class Reading:
 
     def judgement(self, judged: Judged, *, known: bool) -> Judgement:
         """Return what is said of a candidate."""
-        task = without_tensors(self._archive.task(judged.candidate.task_key))
+        task = self._archive.task(judged.candidate.task_key).task
         return judgement_of(judged, bound(task, self._gpu), known=known)
 
     # ------------------------------------------------------------------------------------------------------- inside
@@ -135,7 +134,7 @@ class Reading:
     async def _described(self, name: str) -> Task:
         """Return a task as far as it takes to describe it. One that the archive knows by its key is not loaded."""
         archived = await anyio.to_thread.run_sync(self._shelf.known, name)
-        return await self._shelf.task(name) if archived is None else without_tensors(archived)
+        return await self._shelf.task(name) if archived is None else archived.task
 
     def _standing(self, task: Task) -> StandingPage:
         standing = standing_of(self._archive, task.key, self._gpu, hybrid=self._hybrid)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from math import isfinite
 
-from warpsmith.archive import ArchivedTask
 from warpsmith.exchange.pages import render
 from warpsmith.explore.words import share
 from warpsmith.program import format_plan
-from warpsmith.records import Bound, Candidate, Failure, Graph, Judged, KernelResources, Task, TensorSpec
+from warpsmith.records import Bound, Candidate, Failure, Graph, Judged, KernelResources, TensorSpec
 from warpsmith.server.answers import (
     CandidatePage,
     Element,
@@ -114,21 +113,6 @@ def candidate_page(candidate: Candidate, judgement: Judgement | None) -> Candida
         generation=lineage.generation,
         note=lineage.note,
         judgement=judgement,
-    )
-
-
-def without_tensors(archived: ArchivedTask) -> Task:
-    """Return a task as far as the archive keeps it, which is enough to describe it."""
-    return Task(
-        archived.name,
-        archived.origin,
-        archived.source,
-        archived.functional_source,
-        archived.graph,
-        {},
-        {},
-        module_inputs=archived.module_inputs,
-        tolerance=archived.tolerance,
     )
 
 

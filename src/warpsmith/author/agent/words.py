@@ -9,12 +9,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from warpsmith.author.agent.limits import AgentLimits
 from warpsmith.author.llm import prompt
-from warpsmith.author.llm.words import C_TYPES, tensors
+from warpsmith.author.llm.words import tensors
 from warpsmith.author.protocol import Context
-from warpsmith.program import FLAGS
-from warpsmith.program.arithmetic import FUNCTIONS
-from warpsmith.program.library import LIBRARY
-from warpsmith.program.validate import DEVICE_PROPERTIES
 
 TOKENS = 60_000
 """Tokens of a question at most."""
@@ -36,15 +32,7 @@ def task_page(context: Context, *, hybrid: bool) -> str:
 
 def program_format(*, hybrid: bool) -> str:
     """Return the description of the program format as Markdown."""
-    return prompt.render(
-        "format.md",
-        hybrid=hybrid,
-        c_types=C_TYPES,
-        properties=DEVICE_PROPERTIES,
-        functions=FUNCTIONS,
-        flags=FLAGS,
-        library=LIBRARY,
-    )
+    return prompt.render("format.md", **prompt.format_words(hybrid))
 
 
 def _render(name: str, **values: object) -> str:

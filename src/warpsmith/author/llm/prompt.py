@@ -64,7 +64,7 @@ def pose(context: Context, budget: int, *, hybrid: bool = False) -> Prompt | Non
     What is left out where there is too much: examples, then lessons, then older programs, then the middle of long
     sources; never anything of the task. None where that does not suffice.
     """
-    instructions = render("system.md", **_format(hybrid))
+    instructions = render("system.md", **format_words(hybrid))
     matter: Matter | None = matter_of(context)
     while matter is not None:
         text = render(f"{context.operator}.md", context=context, **_task(context), **_shown(context, matter))
@@ -126,7 +126,8 @@ def _task(context: Context) -> dict[str, object]:
     }
 
 
-def _format(hybrid: bool) -> dict[str, object]:
+def format_words(hybrid: bool) -> dict[str, object]:
+    """Return what the description of the program format is filled in with."""
     return {
         "hybrid": hybrid,
         "c_types": C_TYPES,
