@@ -34,12 +34,13 @@ from warpsmith.evolve import (
     near_bound,
     turn,
 )
+from warpsmith.evolve.heirs import Relative, as_they_are
 from warpsmith.evolve.operators import BLIND
 from warpsmith.evolve.pure import PureAuthor, PureJournal
 from warpsmith.explore.words import duration
 from warpsmith.judge import JUDGE_VERSION
 from warpsmith.optimize import Result
-from warpsmith.records import GpuSpec, Judged, Task
+from warpsmith.records import Candidate, GpuSpec, Judged, Task
 from warpsmith.settings import Settings
 from warpsmith.task import bound, load_task, task_from_module
 
@@ -56,6 +57,8 @@ _SLOWEST = 50e6
 """Bytes of a task for which a judgement has a second more: references of all families go over them many times."""
 _SEEDS = 6
 """Candidates carried over from similar tasks at most: some that are wrong about this one must not cost much."""
+_AS_THEY_ARE = 2
+"""Programs without a recipe for similar tasks that are tried as they are."""
 _EXAMPLES = 3
 """Programs for similar tasks that authors are shown at most: each is as long as the question itself."""
 _TAUGHT = 6
@@ -73,7 +76,12 @@ def authors_of(settings: Settings) -> list[Author]:
     if settings.models:
         from warpsmith.author.llm import Limits, ensemble
 
-        limits = Limits(timeout_s=settings.model_timeout, requests_per_minute=settings.requests_per_minute)
+        limits = Limits(
+            timeout_s=settings.model_timeout,
+            requests_per_minute=settings.requests_per_minute,
+            max_prompt_tokens=settings.model_prompt_tokens,
+            max_reply_tokens=settings.model_reply_tokens,
+        )
         authors += ensemble(settings.models, limits, hybrid=settings.hybrid)
     return authors
 
@@ -204,7 +212,7 @@ class Pursuit:
         try:
             with self._stage("translate", "first programs") as done:
                 known = evolution.resume()
-                seeds = self._inherit(problem, evolution, archive)
+                seeds = self._inherit(problem, evolution, archive, kindred) if self._retrieve else 0
                 first = await evolution.translate()
                 where = f"; {known} candidates known from the archive" if known else ""
                 where += f"; {seeds} carried over from similar tasks" if seeds else ""
@@ -231,14 +239,16 @@ class Pursuit:
             and (self._settings.hybrid or each.candidate.program.plan.pure)
         ]
 
-    def _inherit(self, problem: Problem, evolution: Evolution, archive: Archive) -> int:
+    def _inherit(self, problem: Problem, evolution: Evolution, archive: Archive, kindred: Sequence[Kindred]) -> int:
         """Give the search what the archive knows of similar tasks; return how many candidates that is."""
-        heirs = [author for author in self._authors if isinstance(author, BuiltinAuthor)]
-        if not heirs or not self._retrieve:
-            return 0
+        task, gpu = problem.task, problem.gpu
         known = {judged.candidate.key for judged in evolution.population.history}
-        precedents = archive.precedents(problem.task.graph, nearness_to(problem.gpu))
-        seeds = heirs[0].inherit(problem.task, problem.gpu, precedents, _SEEDS, known)
+        seeds: list[Candidate] = []
+        heirs = [author for author in self._authors if isinstance(author, BuiltinAuthor)]
+        if heirs:
+            seeds += heirs[0].inherit(task, gpu, archive.precedents(task.graph, nearness_to(gpu)), _SEEDS, known)
+        relatives = [Relative(each.candidate, f"{each.task_name} on {each.device}") for each in kindred]
+        seeds += as_they_are(task, gpu, relatives, _AS_THEY_ARE, known)
         if seeds:
             evolution.inherit(seeds)
             told = [{"candidate": seed.key, "note": seed.lineage.note} for seed in seeds]

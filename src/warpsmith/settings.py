@@ -68,6 +68,10 @@ class Settings(BaseSettings):
         (), description="Language models as authors: provider:model, or openai@URL:model; several with commas."
     )
     model_timeout: float = Field(180.0, gt=0, allow_inf_nan=False, description="Seconds that one answer may take.")
+    model_prompt_tokens: int = Field(
+        48_000, ge=1, description="Most tokens of a prompt, as estimated: leave room in the model's window."
+    )
+    model_reply_tokens: int = Field(20_000, ge=1, description="Most tokens of a reply.")
     requests_per_minute: float = Field(60.0, gt=0, allow_inf_nan=False, description="Most requests to one model.")
     max_usd: float | None = Field(None, gt=0, allow_inf_nan=False, description="Most US dollars for one search.")
     agent_command: Annotated[tuple[str, ...], NoDecode] = Field(

@@ -15,15 +15,19 @@ import torch
 from tests.evolve.worlds import GPU, TASK, Bench, Hill, Model, Notebook, drawn, problem, program, smooth
 from warpsmith.archive import Archive, Step
 from warpsmith.author.builtin import BuiltinAuthor
+from warpsmith.author.protocol import Context, Proposal
+from warpsmith.device.catalog import gpu
 from warpsmith.errors import NothingPassed
 from warpsmith.evolve import events
 from warpsmith.evolve.dial import Dial
+from warpsmith.evolve.heirs import Relative, as_they_are
 from warpsmith.evolve.loop import Evolution
 from warpsmith.evolve.operators import INHERITED, arms_of
 from warpsmith.optimize import Result
 from warpsmith.pipeline import Pursuit, blocking
-from warpsmith.records import Candidate, Lineage, Stage, Timing, Verdict
+from warpsmith.records import Candidate, Launch, Lineage, Plan, Program, Stage, Timing, Verdict
 from warpsmith.settings import load_settings
+from warpsmith.task import task_from_module
 
 DIAL = Dial(size=8, capacity=16, depth=8, patience=12, candidates=80)
 BEST = {"a": 7, "b": 3}
@@ -308,3 +312,55 @@ def test_the_result_tells_the_course_of_all_runs(tmp_path: Path) -> None:
     assert all(a.spent <= b.spent and a.seconds > b.seconds for a, b in zip(second.course, second.course[1:]))
     assert second.outcome.course == second.course
     assert isinstance(second.course[0], Step)
+
+
+# ------------------------------------------------------------------------------------------- programs without a recipe
+
+SOURCE = """
+extern "C" __global__ void scale(const float* x, float* out, int count) {
+    const int index = blockIdx.x * BLOCK + threadIdx.x;
+    if (index < count) out[index] = x[index];
+}
+"""
+LAUNCH = Launch("scale", ("ceil_div(count, BLOCK)",), ("BLOCK",), ("input", "out", "count"))
+PLAN = Plan((("count", "input.shape[0] * input.shape[1]"),), (("BLOCK", (256, 128)),), (), (LAUNCH,))
+
+
+class Writer:
+    """Writes one program, without a recipe."""
+
+    name = "writer"
+    operators = {"write": 0}  # noqa: RUF012
+    expected_usd = 0.0
+
+    async def propose(self, context: Context) -> Proposal:
+        return Proposal(Program(SOURCE, PLAN), (("BLOCK", 128),), note="by hand")
+
+
+def test_a_program_without_a_recipe_is_tried_as_it_is_for_another_size(tmp_path: Path) -> None:
+    small = optimize(tmp_path, 256, Judge(), [Writer()])
+    judge = Judge()
+    large = optimize(tmp_path, 1024, judge, [BuiltinAuthor()])
+    (carried,) = [j for j in large.history if j.candidate.lineage.note.startswith("as it is")]
+    assert carried.candidate.lineage.parents == (small.best.candidate.key,)
+    assert carried.candidate.lineage.operator == "inherit" and carried.candidate.key in judge.keys
+    assert dict(carried.candidate.tunables) == dict(small.best.candidate.tunables)
+    with Archive.open(tmp_path / "archive.db") as archive:
+        (told,) = [event for event in archive.events(large.run) if event.kind == "inherited"]
+    assert carried.candidate.key in [each["candidate"] for each in told.data["candidates"]]
+
+
+def test_what_does_not_fit_or_has_a_recipe_is_not_tried_as_it_is() -> None:
+    task = task_from_module(torch.nn.Softmax(-1), torch.randn(32, 64))
+    fits = Candidate("elsewhere", Program(SOURCE, PLAN), (("BLOCK", 128),), Lineage("writer", "write"))
+    elsewhere = dataclasses.replace(LAUNCH, args=("y", "out", "count"))
+    misfit = dataclasses.replace(
+        fits, program=Program(SOURCE, dataclasses.replace(PLAN, launches=(elsewhere,), symbols=(("count", "9"),)))
+    )
+    compiled = dataclasses.replace(fits, lineage=Lineage("builtin", "create", recipe="{}"))
+    own = dataclasses.replace(fits, task_key=task.key)
+    relatives = [Relative(each, "a task") for each in (misfit, compiled, own, fits)]
+    (found,) = as_they_are(task, gpu("H100"), relatives, 3)
+    assert (found.task_key, found.program, found.lineage.parents) == (task.key, fits.program, (fits.key,))
+    assert as_they_are(task, gpu("H100"), relatives, 3, known={found.key}) == ()
+    assert as_they_are(task, gpu("H100"), relatives, 0) == ()

@@ -25,7 +25,7 @@ from warpsmith.errors import NothingPassed, TaskError
 from warpsmith.evolve import events
 from warpsmith.judge import JUDGE_VERSION
 from warpsmith.optimize import Result
-from warpsmith.pipeline import INTERRUPTED, Pursuit, blocking
+from warpsmith.pipeline import INTERRUPTED, Pursuit, authors_of, blocking
 from warpsmith.records import Candidate, Failure, Stage, Verdict
 from warpsmith.settings import Settings, load_settings
 
@@ -238,3 +238,18 @@ def test_where_no_winner_stands_a_thorough_look_nothing_has_passed(
 ) -> None:
     with pytest.raises(NothingPassed, match="thorough"):
         confirmed(tmp_path, monkeypatch, 99)
+
+
+def test_the_settings_limit_what_models_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(
+        "warpsmith.author.llm.ensemble", lambda names, limits, hybrid: given.append((names, limits)) or []
+    )
+    settings = load_settings(
+        models=("a:b",), model_timeout=7.0, requests_per_minute=3.0, model_prompt_tokens=900, model_reply_tokens=80
+    )
+    authors_of(settings)
+    ((names, limits),) = given
+    assert names == ("a:b",)
+    assert (limits.timeout_s, limits.requests_per_minute) == (7.0, 3.0)
+    assert (limits.max_prompt_tokens, limits.max_reply_tokens) == (900, 80)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,30 @@ def test_refused_questions_are_not_asked_again_after_a_resume() -> None:
     asked = [(context.operator, context.seed) for context in (*first.contexts, *second.contexts)]
     assert len(first.contexts) and len(second.contexts)
     assert len(asked) == len(set(asked))
+
+
+def test_what_was_answered_with_a_known_program_is_not_asked_in_the_same_way_again() -> None:
+    same = drawn(Context(TASK, problem().gpu, "translate", (), 1), cost=PRICE)
+    book = Notebook()
+
+    def run_once() -> Model:
+        model = Model(lambda context: same, cost=PRICE)
+        with pytest.raises(NothingPassed):
+            start([model], book, Bench(lambda genes, tunables: math.inf))
+        return model
+
+    first, second = run_once(), run_once()
+    asked = [(context.operator, context.seed) for context in (*first.contexts, *second.contexts)]
+    assert len(asked) == len(set(asked)) > DIAL.size
+
+
+def test_a_repetition_does_not_keep_what_it_repeats_from_being_judged() -> None:
+    book = Notebook()
+    (waiting,) = left_behind(book, 1)
+    book.add_event(1, "passed_over", {"candidate": waiting, "like": waiting, "generation": 0, "why": "the same"})
+    bench = Bench(passing)
+    start([Hill()], book, bench)
+    assert bench.keys[0] == waiting
 
 
 def test_the_same_archive_with_answers_that_wait_makes_the_same_choices() -> None:

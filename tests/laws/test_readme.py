@@ -48,7 +48,7 @@ def commands() -> Iterator[tuple[Path, list[str]]]:
 
 
 COMMANDS = [pytest.param(words, id=f"{named(page)}: {' '.join(words)}") for page, words in commands()]
-TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def complaint(words: list[str]) -> str | None:
@@ -63,7 +63,7 @@ def complaint(words: list[str]) -> str | None:
     verb = next((verb for verb in verbs if tuple(words[1 : 1 + len(verb)]) == verb), None)
     if verb is None:
         return f"no verb in {words}"
-    labels = {parameter.label for parameter in verbs[verb]}
+    labels = {label for parameter in verbs[verb] for label in parameter.label.split("/")}
     unknown = [word for word in words if word.startswith("--") and word not in labels]
     if unknown:
         return f"no options {unknown}"
@@ -81,6 +81,7 @@ def test_a_wrong_command_would_be_noticed() -> None:
     assert complaint(["make", "everything"]) is not None
     assert complaint(["warpsmith", "optimise", "x.py"]) is not None
     assert complaint(["warpsmith", "optimize", "x.py", "--fast"]) is not None
+    assert complaint(["warpsmith", "tell", "questions", "--no-judge"]) is None
     assert complaint(["warpsmith", "archive", "show", "1dbec5ac"]) is None
     assert complaint(["warpsmith", "judge", "mine", "--task", "examples/nothing.py"]) is not None
 

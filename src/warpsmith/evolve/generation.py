@@ -204,12 +204,14 @@ class Workshop:
             candidate = slot.candidate
             if candidate is None:
                 return False
-            if candidate.key not in self.seen:
+            if candidate.key in self.seen:
+                twin: Twin | None = Twin(candidate.key, "the very same was tried before")
+            else:
                 twin = self.novelty.twin(candidate)
-                if twin is None:
-                    self._write_down(slot, candidate)
-                    return True
-                self._pass_over(slot, candidate, twin)
+            if twin is None:
+                self._write_down(slot, candidate)
+                return True
+            self._pass_over(slot, candidate, twin)
             if slot.author is None or asked_for(candidate.lineage) or attempt == ATTEMPTS:
                 return False
             slot.seed = seed_of(slot.seed, attempt)
@@ -236,7 +238,8 @@ class Workshop:
     def _pass_over(self, slot: Slot, candidate: Candidate, twin: Twin) -> None:
         """Take a candidate as known. What was asked for stands in the archive, which is told why it is not judged."""
         self.seen.add(candidate.key)
-        if asked_for(candidate.lineage):
+        answered_now = slot.author is not None or twin.candidate_key != candidate.key
+        if answered_now and asked_for(candidate.lineage):
             data = {
                 "candidate": candidate.key,
                 "generation": candidate.lineage.generation,

@@ -17,7 +17,7 @@ from warpsmith.records import Candidate, GpuSpec, Lineage, Task
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Relative:
-    """A program that passed for another task, or on another device; `origin` says in words which."""
+    """A program that passed for another task; `origin` says in words for which and where."""
 
     candidate: Candidate
     origin: str
@@ -31,7 +31,7 @@ def as_they_are(
     found: dict[str, Candidate] = {}
     for each in relatives:
         given = each.candidate
-        if given.lineage.recipe is not None or len(found) == count:
+        if given.lineage.recipe is not None or given.task_key == task.key or len(found) == count:
             continue
         try:
             bind(given.program.plan, tensors, dict(given.tunables), gpu, task.tolerance)

@@ -36,7 +36,8 @@ def unfinished(journal: Journal, problem: Problem) -> Unfinished:
     task = problem.task.key
     found = journal.pending(task, judge_version=problem.judge_version, device=problem.gpu.name, wanted=asked_for)
     refused, passed_over = journal.told(task, REFUSED), journal.told(task, PASSED_OVER)
-    known = frozenset(str(data["candidate"]) for data in passed_over)
+    # Whoever repeats itself word for word says nothing about what it repeats, which may be waiting itself.
+    known = frozenset(str(data["candidate"]) for data in passed_over if data["like"] != data["candidate"])
     lost = Counter(str(data["candidate"]) for data in journal.told(task, LOST))
     pending = [each for each in found if each.key not in known and lost[each.key] < LOSSES]
     # What the machine failed on waits behind the rest, so that it cannot keep a run from getting anywhere.
