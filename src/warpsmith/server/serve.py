@@ -101,7 +101,11 @@ def headless_agent(
     See `warpsmith.author.agent.HeadlessAgent`. Raises SettingsError for a command that cannot be started.
     """
     from warpsmith.author.agent import HeadlessAgent
-    from warpsmith.server.desk import open_desk
+
+    try:
+        from warpsmith.server.desk import open_desk
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"serving agents needs the package {error.name}: pip install 'warpsmith[mcp]'") from error
 
     return HeadlessAgent(
         command,

@@ -107,3 +107,9 @@ def test_short_values_and_other_variables_are_no_secrets(monkeypatch: pytest.Mon
     with serving([says(reply("plain"))]) as server:
         answer = propose(LlmAuthor(server.model, QUICK), context())
     assert isinstance(answer, Proposal) and "(hidden)" not in answer.program.source
+
+
+def test_an_empty_key_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    with pytest.raises(SettingsError, match="set the environment variable OPENAI_API_KEY"):
+        model_of("openai:gpt-5")

@@ -33,6 +33,9 @@ PROVIDERS: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Providers by name, and the environment variable that holds the key of each."""
 
+_ALSO: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"GOOGLE_API_KEY": ("GEMINI_API_KEY",)})
+"""Other variables in which a key may be."""
+
 COMPATIBLE_KEY: Final = "OPENAI_COMPATIBLE_API_KEY"
 _AT: Final = "openai@"
 _FORMS = (
@@ -66,15 +69,16 @@ def _provided(name: str, provider: str) -> Model:
         from pydantic_ai.models import infer_model
     except ImportError as error:
         raise SettingsError(f"{name!r}: {_NOT_INSTALLED}") from error
+    key = PROVIDERS[provider]
+    # Asked here, since libraries complain of a variable that is set and empty in ways of their own.
+    if not any(os.environ.get(variable) for variable in (key, *_ALSO.get(key, ()))):
+        raise SettingsError(f"{name!r} needs a key: set the environment variable {key}")
     try:
         return infer_model(name)
     except ImportError as error:
         raise SettingsError(f"{name!r}: {_NOT_INSTALLED}") from error
     except RefusedName as error:
-        key = PROVIDERS[provider]
-        if os.environ.get(key):
-            raise SettingsError(f"{name!r}: {error}") from error
-        raise SettingsError(f"{name!r} needs a key: set the environment variable {key}") from error
+        raise SettingsError(f"{name!r}: {error}") from error
 
 
 def _compatible(name: str) -> Model:
