@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import anyio
 import anyio.from_thread
@@ -45,6 +47,9 @@ from warpsmith.settings import Settings
 from warpsmith.task import bound, load_task, task_from_module
 
 INTERRUPTED = "interrupted"
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MakeExecutor = Callable[[Task, Choice, Settings, bool], Executor]
 _MOST_ON_GPU = 4
@@ -326,7 +331,7 @@ def blocking(pursuit: Pursuit) -> Result:
     KeyboardInterrupt ends the search; it goes on to the caller only where there is nothing to return.
     """
     try:
-        reason = _run(pursuit)
+        reason = run_to_end(pursuit.pursue)
     except KeyboardInterrupt:
         reason = INTERRUPTED
         if pursuit.result(reason) is None:
@@ -337,13 +342,15 @@ def blocking(pursuit: Pursuit) -> Result:
     return result
 
 
-def _run(pursuit: Pursuit) -> str:
+def run_to_end(function: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call an asynchronous function and return what it returns; also where an event loop is running already."""
+    call = partial(function, *args, **kwargs)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return anyio.run(pursuit.pursue)
+        return anyio.run(call)
     with anyio.from_thread.start_blocking_portal() as portal:
-        return portal.call(pursuit.pursue)
+        return portal.call(call)
 
 
 def ancestry(best: Judged, history: Sequence[Judged]) -> tuple[Judged, ...]:

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Select, func, select
 
-from warpsmith.archive.codec import decode
+from warpsmith.archive.queries import candidate_query
 from warpsmith.archive.schema import candidates, events, proposals, runs, verdicts
-from warpsmith.records import Lineage
 
 
-def unjudged_query(task_key: str, judge_version: str, device: str) -> Select[Any]:
-    """Select the candidates without a verdict of this judge on this device, each by the lineage of its first proposal.
+def unjudged_query(task_key: str | None, judge_version: str, device: str) -> Select[Any]:
+    """Select the candidates, all or those for a task, without a verdict of this judge on this device.
 
-    The first proposed comes first.
+    Each comes by its first proposal, the first proposed first.
     """
-    others = proposals.alias()
-    first = select(func.min(others.c.id)).where(others.c.candidate_key == candidates.c.key)
     same = select(verdicts.c.id).where(
         verdicts.c.candidate_key == candidates.c.key,
         verdicts.c.judge_version == judge_version,
         verdicts.c.device == device,
     )
-    return (
-        select(candidates.c.key, proposals.c.document.label("lineage"))
-        .select_from(candidates)
-        .join(proposals, proposals.c.id == first.correlate(candidates).scalar_subquery())
-        .where(candidates.c.task_key == task_key, ~same.exists())
-        .order_by(proposals.c.id)
-    )
-
-
-def wanted_keys(rows: Iterable[Row[Any]], wanted: Callable[[Lineage], bool]) -> list[str]:
-    """Return the keys of the rows of `unjudged_query` whose lineage is wanted, in order."""
-    return [row.key for row in rows if wanted(decode(Lineage, row.lineage))]
+    query = candidate_query().where(~same.exists()).order_by(proposals.c.id)
+    return query if task_key is None else query.where(candidates.c.task_key == task_key)
 
 
 def bill_query(task_key: str) -> Select[Any]:

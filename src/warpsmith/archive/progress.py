@@ -1,34 +1,13 @@
-"""What was proposed for a task and has no verdict yet, and how far its generations have come."""
+"""How far the generations of a task have come, and what a run came up with."""
 
 from __future__ import annotations
 
 from sqlalchemy import func, select
 
 from warpsmith.archive.codec import decode
-from warpsmith.archive.queries import candidate_query, read_candidates
-from warpsmith.archive.schema import candidates, proposals, verdicts
+from warpsmith.archive.schema import candidates, proposals
 from warpsmith.archive.store import Archive
-from warpsmith.records import Candidate, Lineage
-
-
-def unjudged(archive: Archive, *, judge_version: str, device: str, task_key: str | None = None) -> list[Candidate]:
-    """Return the candidates on which this version of the judge has said nothing on this device, oldest first.
-
-    With `task_key`, only those for this task. Each has the lineage of its first proposal.
-    """
-    same = (
-        select(verdicts.c.id)
-        .where(
-            verdicts.c.candidate_key == candidates.c.key,
-            verdicts.c.judge_version == judge_version,
-            verdicts.c.device == device,
-        )
-        .exists()
-    )
-    query = candidate_query().where(~same).order_by(proposals.c.id)
-    if task_key is not None:
-        query = query.where(candidates.c.task_key == task_key)
-    return [candidate for _, candidate in read_candidates(archive._rows(query))]
+from warpsmith.records import Lineage
 
 
 def latest_generation(archive: Archive, task_key: str) -> int:

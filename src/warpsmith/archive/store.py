@@ -256,16 +256,19 @@ class Archive:
         return [Event(row.run_id, row.kind, json.loads(row.data), row.added_at) for row in self._rows(query)]
 
     def pending(
-        self, task_key: str, *, judge_version: str, device: str, wanted: Callable[[Lineage], bool]
+        self,
+        task_key: str | None,
+        *,
+        judge_version: str,
+        device: str,
+        wanted: Callable[[Lineage], bool] = lambda lineage: True,
     ) -> list[Candidate]:
         """Return the candidates for a task without a verdict of this judge on this device, the first proposed first.
 
-        Only those whose first proposal is `wanted`.
+        Without `task_key`, those for all tasks. Only those whose first proposal is `wanted`.
         """
         rows = self._rows(past.unjudged_query(task_key, judge_version, device))
-        keys = past.wanted_keys(rows, wanted)
-        found = self._candidates(set(keys))
-        return [found[key] for key in keys]
+        return [candidate for _, candidate in queries.read_candidates(rows) if wanted(candidate.lineage)]
 
     def spent(self, task_key: str) -> float:
         """Return what the answers in all runs on a task have cost, in US dollars, refusals included."""

@@ -33,7 +33,6 @@ from warpsmith.explore import Tally
 from warpsmith.explore.words import duration
 from warpsmith.optimize import Result, optimize
 from warpsmith.records import Baseline, Comparison, Mode, Program
-from warpsmith.server.authors import all_authors
 from warpsmith.settings import Settings
 
 Compare = Callable[[Result, Settings, tuple[Mode, ...]], tuple[tuple[Baseline, ...], tuple[Comparison, ...]]]
@@ -81,6 +80,9 @@ def work(order: Order, tell: Tell, compare: Compare = no_comparison, examine: Ex
     `compare` returns the baselines and how the best program fares against them: name each comparison as its baseline,
     and compare with the fastest in any case. `examine` returns what a reader must know of the task.
     """
+    # Here, since it imports PyTorch, which a run imports when it warms up.
+    from warpsmith.server.authors import all_authors
+
     watch = _Watch(tell)
     settings = Settings(**json.loads(order.settings))
     try:
@@ -259,7 +261,7 @@ def warm_up() -> Callable[[], None]:
     threads = torch.get_num_threads()
     # Threads do not survive a fork, and a fork that was promised some would wait for them.
     torch.set_num_threads(1)
-    importlib.import_module("warpsmith.pipeline")  # `optimize` imports it when there is work
+    importlib.import_module("warpsmith.server.authors")  # `work` imports it when there is work, and the pipeline by it
     with tracing_without_gpu():
         task_from_module(torch.nn.ReLU(), torch.zeros(2))  # The first export imports a thousand modules.
     if driver_in_use() or not forks_find_gpus(VISIBLE):

@@ -19,13 +19,13 @@ from warpsmith.author.builtin import BuiltinAuthor
 from warpsmith.author.protocol import Context, Proposal
 from warpsmith.device.choose import choose
 from warpsmith.errors import SettingsError, UnsupportedOperator
-from warpsmith.exchange.blocking import run_to_end
 from warpsmith.exchange.documents import MAX_NAME, QUESTION_NAME, QuestionDocument
 from warpsmith.exchange.files import write_text
 from warpsmith.exchange.pages import render
 from warpsmith.exchange.questions import Question, choose_questions
 from warpsmith.exchange.similar import Similar, similar_programs
 from warpsmith.exchange.standing import TaskStanding, history_of, render_standing, standing_of
+from warpsmith.pipeline import run_to_end
 from warpsmith.program import write_program
 from warpsmith.records import Candidate, GpuSpec, Lineage, Task
 from warpsmith.settings import Settings

@@ -15,7 +15,6 @@ from pathlib import Path
 from warpsmith.archive import Archive
 from warpsmith.archive.extract import Extract, TaskRow, extract_candidates
 from warpsmith.archive.merge import absorb
-from warpsmith.archive.progress import unjudged
 from warpsmith.device.choose import Choice, choose
 from warpsmith.errors import TaskError, UserError
 from warpsmith.exchange.files import write_text
@@ -54,7 +53,7 @@ def bundle(settings: Settings, out_file: str | Path, *, task: str | None = None)
     device = choose(settings.device, simulate=settings.simulate).spec.name
     with Archive.open(settings.archive, create=False) as archive:
         task_key = None if task is None else archive.task_key(task, device)
-        left = unjudged(archive, judge_version=JUDGE_VERSION, device=device, task_key=task_key)
+        left = archive.pending(task_key, judge_version=JUDGE_VERSION, device=device)
         if left:
             extract = extract_candidates(archive, [candidate.key for candidate in left])
             write_bundle(Path(out_file), Bundle("candidates", JUDGE_VERSION, device, extract))

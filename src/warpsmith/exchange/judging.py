@@ -11,9 +11,8 @@ from warpsmith.archive import BEGAN, Archive
 from warpsmith.device.choose import Choice
 from warpsmith.errors import MachineError
 from warpsmith.evolve.generation import plain_errors
-from warpsmith.exchange.blocking import run_to_end
 from warpsmith.judge import JUDGE_VERSION
-from warpsmith.pipeline import MakeExecutor, local_executor
+from warpsmith.pipeline import MakeExecutor, local_executor, run_to_end
 from warpsmith.records import Candidate, Task, Verdict
 from warpsmith.settings import Settings
 

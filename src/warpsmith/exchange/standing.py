@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from warpsmith.archive import Archive
-from warpsmith.archive.progress import unjudged
 from warpsmith.exchange.pages import render
 from warpsmith.explore.words import reason
 from warpsmith.judge import JUDGE_VERSION
@@ -52,7 +51,7 @@ def standing_of(archive: Archive, task_key: str, gpu: GpuSpec, *, hybrid: bool =
     """
     task = archive.task(task_key)
     history = history_of(archive, task_key, gpu, hybrid=hybrid)
-    waiting = unjudged(archive, judge_version=JUDGE_VERSION, device=gpu.name, task_key=task_key)
+    waiting = archive.pending(task_key, judge_version=JUDGE_VERSION, device=gpu.name)
     return TaskStanding(
         task_key=task_key,
         name=task.name,

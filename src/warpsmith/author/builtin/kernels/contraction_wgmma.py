@@ -158,10 +158,6 @@ class Wgmma(Mma):
             "}",
         ]
 
-    def _product(self, into: str, a: str, b: str, number: int) -> str:
-        keep = "k > 0" if self.afresh and number == 0 else "true"
-        return f"wgmma_tf32({into}[0], {a}[k / 8], describe_rows(&{b}[buffer][0][k]), {keep});"
-
     def converter(self) -> list[str]:
         """A function that rounds or splits a tile of the right operand and swizzles its rows."""
         n, right = self.warps.n, self.right
