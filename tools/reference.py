@@ -207,6 +207,8 @@ def _parameters(function: Callable[..., Any]) -> str:
     signature = inspect.signature(function)
     kept = [parameter for name, parameter in signature.parameters.items() if name not in ("self", "cls")]
     shown = str(signature.replace(parameters=kept, return_annotation=inspect.Signature.empty))[1:-1]
+    if " at 0x" in shown:
+        raise ValueError(f"a default of {function.__qualname__} shows its address, another in each process: {shown}")
     return re.sub(r": '([^']*)'", r": \1", shown)
 
 

@@ -261,14 +261,15 @@ class Archive:
         *,
         judge_version: str,
         device: str,
-        wanted: Callable[[Lineage], bool] = lambda lineage: True,
+        wanted: Callable[[Lineage], bool] | None = None,
     ) -> list[Candidate]:
         """Return the candidates for a task without a verdict of this judge on this device, the first proposed first.
 
-        Without `task_key`, those for all tasks. Only those whose first proposal is `wanted`.
+        Without `task_key`, those for all tasks. With `wanted`, only those of whose first proposal it is true.
         """
         rows = self._rows(past.unjudged_query(task_key, judge_version, device))
-        return [candidate for _, candidate in queries.read_candidates(rows) if wanted(candidate.lineage)]
+        found = [candidate for _, candidate in queries.read_candidates(rows)]
+        return [candidate for candidate in found if wanted is None or wanted(candidate.lineage)]
 
     def spent(self, task_key: str) -> float:
         """Return what the answers in all runs on a task have cost, in US dollars, refusals included."""
