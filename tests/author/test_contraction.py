@@ -164,6 +164,7 @@ def test_convolutions_may_use_tf32_and_products_may_not(checker: Checker) -> Non
 HEEDED = {
     "mma": ("warps", "depth", "vec"),
     "wgmma": ("groups", "depth", "vec"),
+    "parts": ("panels", "depth"),
     "tiled": ("tile", "stages", "depth", "vec"),
     "direct": ("per_thread", "vec", "depth"),
     "dot": ("per_thread", "team", "depth", "vec"),
@@ -192,6 +193,7 @@ def test_every_choice_of_a_gene_is_another_program_and_right(
     [
         ("mma", {"depth": "split", "warps": "32x32/16x16"}),
         ("wgmma", {"depth": "split", "groups": "64x32"}),
+        ("parts", {"depth": "split", "panels": "64x64"}),
         ("tiled", {"depth": "split", "stages": 2, "tile": "32x32/2x4"}),
         ("direct", {}),
         ("direct", {"depth": "split", "vec": 4}),

@@ -1,6 +1,7 @@
 """Contractions: matrix products, linear layers and convolutions, with whatever pointwise work follows them.
 
-`mma` and `wgmma` multiply on tensor cores, `tiled` keeps tiles of both operands in shared memory, `direct` sums in each
+`mma` and `wgmma` multiply on tensor cores, `parts` does so in float32 with operands that were parted in two halves of
+16 bits first, `tiled` keeps tiles of both operands in shared memory, `direct` sums in each
 thread from memory, `strip` does so with windows that slide, `dot` gives every output to a warp or a block.
 """
 
@@ -17,6 +18,7 @@ from warpsmith.author.builtin.kernels.contraction_tile import Tile
 from warpsmith.author.builtin.kernels.contraction_tiled import emit_tiled
 from warpsmith.author.builtin.kernels.contraction_warps import groups_first, mma_genes, suits, tensor_rate, tensor_tiles
 from warpsmith.author.builtin.kernels.contraction_wgmma import emit_wgmma
+from warpsmith.author.builtin.kernels.contraction_wgmma_parts import emit_parts, parts_model, parts_seconds, parts_tiles
 from warpsmith.author.builtin.kernels.emission import Gene, Genes, Kernels, Scope
 from warpsmith.author.builtin.regions import Region
 from warpsmith.records import DTYPE_BYTES, GpuSpec
@@ -43,7 +45,7 @@ _PACKING = _TENSOR | {"tiled"}
 
 
 class Contractions:
-    """Algorithms `mma`, `wgmma`, `tiled`, `direct`, `strip` and `dot`."""
+    """Algorithms `mma`, `wgmma`, `parts`, `tiled`, `direct`, `strip` and `dot`."""
 
     def genes(self, region: Region, gpu: GpuSpec) -> tuple[Gene, ...]:
         """Algorithm, tile, stages, patches, teams, vector width, precision, whether several blocks share a sum and for
@@ -58,6 +60,8 @@ class Contractions:
             genes.append(Gene("operands", ("packed", "as stored")))
         if "mma" in algorithms:
             genes += mma_genes(layout, gpu, share)
+        if "parts" in algorithms:
+            genes.append(Gene("panels", parts_model(layout, gpu).ordered(parts_tiles(layout, gpu), share)))
         if "tiled" in algorithms:
             genes += [Gene("tile", _tiles(layout, gpu, share)), Gene("stages", (1, 2))]
         if splittable(layout):
@@ -73,7 +77,9 @@ class Contractions:
             few = layout.count <= gpu.sm_count // 2 and layout.depth >= _BLOCK_DEPTH
             genes.append(Gene("team", ("block", "warp") if few else ("warp", "block")))
         roomy = algorithms[0] != "direct" or layout.count >= 4 * _threads(gpu)
-        widths = _widths(layout, (8, 4, 2, 1) if algorithms[0] in _TENSOR else (4, 8, 2, 1) if roomy else (1, 2, 4, 8))
+        widths = _widths(
+            layout, (8, 4, 2, 1) if algorithms[0] in _TENSOR | {"parts"} else (4, 8, 2, 1) if roomy else (1, 2, 4, 8)
+        )
         if len(widths) > 1:
             genes.append(Gene("vec", widths))
         return tuple(genes)
@@ -93,6 +99,8 @@ class Contractions:
             return emit_mma(layout, scope, genes, vec, share)
         if genes["algorithm"] == "wgmma":
             return emit_wgmma(layout, scope, genes, vec, share)
+        if genes["algorithm"] == "parts":
+            return emit_parts(layout, scope, genes, share)
         if genes["algorithm"] == "tiled":
             return emit_tiled(layout, scope, Tile.parse(str(genes["tile"])), int(genes["stages"]), vec, share)
         if genes["algorithm"] == "direct":
@@ -123,11 +131,23 @@ def _algorithms(layout: Layout, gpu: GpuSpec, *, slides: bool) -> tuple[str, ...
         return tuple(fitting)
     _, groups = tensor_tiles(layout, gpu)
     tensor = ("mma", "wgmma") if groups else ("mma",)
-    return (*(tensor[::-1] if groups_first(layout, gpu) else tensor), *fitting)
+    tensor = tensor[::-1] if groups_first(layout, gpu) else tensor
+    if parts := parts_tiles(layout, gpu):
+        seconds = parts_model(layout, gpu).best(parts.values())[0] + parts_seconds(layout, gpu)
+        tensor = (*tensor, "parts") if seconds > _tensor_seconds(layout, gpu) else ("parts", *tensor)
+    return (*tensor, *fitting)
+
+
+def _tensor_seconds(layout: Layout, gpu: GpuSpec) -> float:
+    """Estimate a product on tensor cores whose operands are read as they are."""
+    model = Model(layout, gpu, *tensor_rate(layout, gpu))
+    return min(model.best(tiles.values())[0] for tiles in tensor_tiles(layout, gpu) if tiles)
 
 
 def _usual_share(layout: Layout, gpu: GpuSpec, algorithm: str) -> Share | None:
     """How sums are shared by default where an algorithm comes first; None where they are better whole."""
+    if algorithm == "parts":
+        return parts_model(layout, gpu).best(parts_tiles(layout, gpu).values())[1]
     if algorithm in _TENSOR:
         tiles = tensor_tiles(layout, gpu)[algorithm == "wgmma"]
         return Model(layout, gpu, *tensor_rate(layout, gpu)).best(tiles.values())[1]

@@ -166,7 +166,7 @@ def suits_groups(layout: Layout, gpu: GpuSpec) -> bool:
     return group_format(layout).name != "tf32" or len(stored) > 1 or not stored & {"float16", "bfloat16"}
 
 
-def _exact(layout: Layout) -> bool:
+def all_exact(layout: Layout) -> bool:
     """Whether TF32 holds every element of both operands."""
     return all(exact_in_tf32(layout, Staging(side, "depth", 1, 16)) for side in (layout.left, layout.right))
 
@@ -213,7 +213,7 @@ def _packed_for_groups(layout: Layout) -> bool:
 def tensor_tiles(layout: Layout, gpu: GpuSpec) -> tuple[dict[str, Warps], dict[str, Warps]]:
     """Tiles that a product can be cut into: of `mma`, and of `wgmma`."""
     sides = (layout.left, layout.right)
-    afresh = not _exact(layout) and not layout.region.tf32
+    afresh = not all_exact(layout) and not layout.region.tf32
     simple = all(side.vector(layout.batch, side.direction(layout.batch), 8) > 1 for side in sides)
     sums = _SUMS if simple and not afresh else _FEWER_SUMS
 
@@ -241,4 +241,4 @@ def mma_genes(layout: Layout, gpu: GpuSpec, share: Share | None) -> list[Gene]:
     model = Model(layout, gpu, *tensor_rate(layout, gpu))
     tiles = zip(("warps", "groups"), tensor_tiles(layout, gpu), strict=True)
     genes = [Gene(name, model.ordered(shapes, share)) for name, shapes in tiles if shapes]
-    return [*genes, Gene("precision", ("tf32", "exact"))] if layout.region.tf32 and not _exact(layout) else genes
+    return [*genes, Gene("precision", ("tf32", "exact"))] if layout.region.tf32 and not all_exact(layout) else genes

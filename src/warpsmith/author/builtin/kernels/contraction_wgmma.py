@@ -62,7 +62,7 @@ class Wgmma(Mma):
         """Shared memory for the right operand in the form that tensor cores read."""
         return warps.formed_bytes
 
-    def helpers(self) -> set[str]:
+    def multiplying(self) -> set[str]:
         """Snippets."""
         return {"Vec", "wgmma", f"wgmma_tf32_{self.warps.n}", *self.left.helpers, *self.right.treatment_helpers}
 
@@ -197,9 +197,9 @@ class WgmmaHalves(Wgmma):
 
     buffers = 3
 
-    def helpers(self) -> set[str]:
+    def multiplying(self) -> set[str]:
         """Snippets."""
-        return {*super().helpers() - {f"wgmma_tf32_{self.warps.n}"}, f"wgmma_tf32_{self.warps.n // 2}"}
+        return {*super().multiplying() - {f"wgmma_tf32_{self.warps.n}"}, f"wgmma_tf32_{self.warps.n // 2}"}
 
     def loop(self) -> list[str]:
         """Walk along the depth, some tiles at a time: one's registers are read while the next one's are filled."""

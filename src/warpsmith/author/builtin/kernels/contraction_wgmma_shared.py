@@ -59,7 +59,7 @@ class WgmmaShared(Mma):
         turned = self.format.name == "tf32" and not all(tile.staging.transposed for tile in self.tiles)
         return pieces and untouched and not turned
 
-    def helpers(self) -> set[str]:
+    def multiplying(self) -> set[str]:
         """Snippets."""
         return {"Vec", "wgmma", "wgmma_shared", f"wgmma_shared_{self.format.name}_{self.warps.n}"}
 

@@ -37,13 +37,16 @@ def _wgmma16(kind: str, columns: int) -> str:
     """An asynchronous product of 64 rows of 16-bit elements, both operands in shared memory."""
     count = columns // 2
     sums, operands = _sums(columns)
-    return f"""// Begin acc (64 x {columns}, four warps) += a (64 x 16) b (16 x {columns}); A, B: is it by columns?
+    return f"""// Begin acc (64 x {columns}, four warps) = a (64 x 16) b (16 x {columns}), plus acc if `keep`.
+// A, B: is it by columns?
 template <int A, int B>
-__device__ void wgmma_{kind}(float (&acc)[{columns // 8}][4], unsigned long long a, unsigned long long b) {{
-    asm volatile("wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{kind}.{kind} {{{sums}}}, "
-        "%{count}, %{count + 1}, 1, 1, 1, %{count + 2}, %{count + 3};"
+__device__ void wgmma_{kind}(float (&acc)[{columns // 8}][4], unsigned long long a, unsigned long long b,
+                          bool keep = true) {{
+    asm volatile("{{\\n.reg .pred keep;\\nsetp.ne.b32 keep, %{count + 4}, 0;\\n"
+        "wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{kind}.{kind} {{{sums}}}, "
+        "%{count}, %{count + 1}, keep, 1, 1, %{count + 2}, %{count + 3};\\n}}"
         : {operands}
-        : "l"(a), "l"(b), "n"(A), "n"(B));
+        : "l"(a), "l"(b), "n"(A), "n"(B), "r"(int(keep)));
 }}"""
 
 
