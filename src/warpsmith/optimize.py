@@ -6,7 +6,7 @@ does the work is imported when there is work.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ class Result:
     judged for this task by this judge on this device, those of earlier runs first. `bound` is the speed of light on
     `device`. `run` numbers the run in `archive`, `stop_reason` says in a line why it ended; `interrupted` is true
     where the user ended it. `seconds` is how long it took. `course` tells how the best time came down with the seconds
-    spent on this task, those of earlier runs counted in.
+    spent on this task, those of earlier runs counted in; `lessons` what authors said can be learnt from changes.
     """
 
     task: Task
@@ -46,6 +46,7 @@ class Result:
     interrupted: bool
     seconds: float
     course: tuple[Step, ...] = ()
+    lessons: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -53,7 +54,15 @@ class Result:
         from warpsmith.explore import Outcome
 
         return Outcome(
-            self.task, self.bound, self.best, self.history, self.lineage, self.device, self.stop_reason, self.course
+            self.task,
+            self.bound,
+            self.best,
+            self.history,
+            self.lineage,
+            self.device,
+            self.stop_reason,
+            self.course,
+            self.lessons,
         )
 
     def write(self, folder: str | Path) -> Path:
@@ -74,13 +83,16 @@ def optimize(
     budget: float | None = None,
     authors: Sequence[Author] | None = None,
     observer: Observer | None = None,
+    retrieve: bool = True,
+    without: Collection[str] = (),
 ) -> Result:
     """Find a fast CUDA program for a module, and return it with everything that was tried.
 
     `target` is a file in the KernelBench format ("file.py" or "file.py:Class"), a live module, which needs
     `example_inputs` (a tensor, a sequence of positional arguments or a mapping of keywords), or a loaded task.
     `budget`, in seconds, overrides that of `settings`; without `settings` they come from the environment and
-    `warpsmith.toml`. `authors` replaces the built-in author; `observer` is told what happens.
+    `warpsmith.toml`. `authors` replaces the built-in author; `observer` is told what happens. For comparisons: with
+    `retrieve` false nothing is taken from other tasks in the archive, and operators named in `without` are not used.
 
     Everything is archived as it happens. Ctrl-C ends the search and returns what was found so far, with `interrupted`
     set; where nothing has passed yet, KeyboardInterrupt goes on to the caller. A later call on the same archive goes
@@ -93,4 +105,6 @@ def optimize(
     given = {} if settings is None else {name: getattr(settings, name) for name in type(settings).model_fields}
     if budget is not None:
         given["budget"] = budget
-    return blocking(Pursuit(target, example_inputs, load_settings(**given), authors, observer))
+    settings = load_settings(**given)
+    pursuit = Pursuit(target, example_inputs, settings, authors, observer, retrieve=retrieve, without=without)
+    return blocking(pursuit)

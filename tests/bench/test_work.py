@@ -51,7 +51,9 @@ def done(
     """Do an order where `optimize` tells `events`, then returns or raises `outcome`."""
     told: list[wire.Message] = []
 
-    def optimize(target: object, *, settings: object, authors: object, observer: Observer) -> object:
+    def optimize(
+        target: object, *, settings: object, authors: object, observer: Observer, retrieve: bool, without: object
+    ) -> object:
         for event in events:  # type: ignore[attr-defined]
             observer(event)
         if isinstance(outcome, BaseException):

@@ -9,6 +9,7 @@ import pytest
 
 from warpsmith.judge.statistics import (
     LEAST_BLOCKS,
+    clustered_interval,
     compare,
     disagreement,
     fast_p,
@@ -187,3 +188,35 @@ class TestScores:
     def test_one_impossible_value_cannot_carry_the_mean_away(self, values: list[float]) -> None:
         with pytest.raises(ValueError):
             geometric_mean(values)
+
+
+class TestClusteredInterval:
+    def test_groups_weigh_the_same_however_many_values_they_have(self) -> None:
+        low, high = clustered_interval([[2.0] * 50, [8.0]])
+        assert (low, high) == (pytest.approx(2.0), pytest.approx(8.0))
+
+    def test_values_of_one_group_vary_too(self) -> None:
+        low, high = clustered_interval([[1.0, 2.0, 4.0, 8.0]])
+        assert 1.0 <= low < 2.0 and 4.0 < high <= 8.0
+        assert clustered_interval([[3.0]]) == (pytest.approx(3.0), pytest.approx(3.0))
+
+    def test_repeats_are_not_taken_for_tasks(self) -> None:
+        """Thirty repeats of two tasks say as little of other tasks as two do."""
+        clustered = clustered_interval([[1.0] * 30, [4.0] * 30])
+        separate = clustered_interval([[value] for value in [1.0] * 30 + [4.0] * 30])
+        assert math.log(clustered[1] / clustered[0]) > 3 * math.log(separate[1] / separate[0])
+
+    def test_it_covers_the_mean_that_is_there(self) -> None:
+        chance = np.random.default_rng(3)
+        covered = 0
+        for _ in range(40):
+            centres = 0.2 + 0.3 * chance.standard_normal(20)
+            groups = [np.exp(centre + 0.1 * chance.standard_normal(3)).tolist() for centre in centres]
+            low, high = clustered_interval(groups)
+            covered += low < math.exp(0.2) < high
+        assert covered >= 34
+
+    @pytest.mark.parametrize("groups", [[], [[]], [[1.0], []], [[0.0]], [[NAN]], [[1.0, INF]]])
+    def test_nothing_is_made_of_nothing(self, groups: list[list[float]]) -> None:
+        with pytest.raises(ValueError, match="geometric mean"):
+            clustered_interval(groups)

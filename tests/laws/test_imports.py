@@ -12,7 +12,7 @@ from tests.laws.sources import FILES, TREES, module, name
 
 ORDER = (
     {"records", "errors", "version", "wire"},
-    {"settings", "child"},
+    {"settings", "child", "files", "templates"},
     {"nursery", "nursery_process"},
     {"task", "program"},
     {"device"},
@@ -24,6 +24,7 @@ ORDER = (
     {"exchange"},
     {"server"},
     {"bench"},
+    {"contest"},
     {"cli", "__init__", "__main__"},
 )
 RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}

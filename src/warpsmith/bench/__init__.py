@@ -2,7 +2,7 @@
 
 from warpsmith.bench.compare import modes_named
 from warpsmith.bench.contrast import Contrast, Pair, compare_benches
-from warpsmith.bench.display import LiveWatcher, PlainWatcher, Watcher, watcher_for
+from warpsmith.bench.display import LiveWatcher, PlainWatcher, Watcher, Words, watcher_for
 from warpsmith.bench.entries import Entry, discover
 from warpsmith.bench.folder import Bench, BenchFolder, load_bench
 from warpsmith.bench.regime import regime
@@ -30,6 +30,7 @@ __all__ = [
     "Score",
     "Session",
     "Watcher",
+    "Words",
     "compare_benches",
     "default_memory",
     "discover",

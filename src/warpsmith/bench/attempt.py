@@ -17,9 +17,10 @@ from warpsmith.bench.interrupts import Interrupts, Wish
 from warpsmith.bench.order import Order, empty_row, encode_order, now
 from warpsmith.bench.row import NOT_COMPARED, Row, decode_row
 from warpsmith.bench.tree import Tree
-from warpsmith.child import Child, Start, fresh, interpreter
+from warpsmith.child import KEPT_ENVIRONMENT, Child, Start, fresh, interpreter
 from warpsmith.errors import UserError
 from warpsmith.explore.words import amount
+from warpsmith.settings import Settings
 
 WORKER_MODULE = "warpsmith.bench.work"
 WORKER = interpreter(WORKER_MODULE)
@@ -38,6 +39,16 @@ class Limits:
     seconds: float
     memory: int | None = None
     wind_down: float = _WIND_DOWN
+
+
+def authors_environment(settings: Settings) -> dict[str, str]:
+    """Return what the process of a task sees of the environment beside what any child does.
+
+    Where it asks models or an agent that is all of it: keys, proxies, and what else their libraries read.
+    """
+    if not settings.models and not settings.agent_command:
+        return {}
+    return {name: value for name, value in os.environ.items() if name not in KEPT_ENVIRONMENT}
 
 
 def attempt(

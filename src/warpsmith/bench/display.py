@@ -24,6 +24,15 @@ _LINE = 160
 _MESSAGE = 300
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a display calls a run and what it is made of. `interrupt` says what Ctrl-C does, where it is always one."""
+
+    title: str = "warpsmith bench"
+    many: str = "tasks"
+    interrupt: str = ""
+
+
 @dataclass(slots=True)
 class UnderWay:
     """A task that is being done: since when, by the clock that only goes forward, and what it said last."""
@@ -38,14 +47,17 @@ class UnderWay:
         return time.monotonic() - self.started
 
 
+BENCH = Words()
+
+
 class Watcher:
     """Is told what happens in a run, by one thread at a time, and keeps count. This one shows nothing. Use with `with`.
 
     `under_way` has the tasks that are being done by name, in the order in which they began.
     """
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, words: Words = BENCH) -> None:
+        self.console, self.words = console, words
         self.total = 0
         self.at_once = 1
         self.rows: list[Row] = []
@@ -103,7 +115,7 @@ class PlainWatcher(Watcher):
         super().begin(total, known, at_once)
         done = f", {len(known)} of them done already" if known else ""
         together = f", {at_once} at once" if at_once > 1 else ""
-        self._print(f"{total} tasks{done}{together}")
+        self._print(f"{total} {self.words.many}{done}{together}")
 
     def finish(self, row: Row) -> None:
         """Say what came of a task."""
@@ -122,8 +134,8 @@ class PlainWatcher(Watcher):
 class LiveWatcher(Watcher):
     """A panel that is drawn anew twice a second and goes away at the end."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
+    def __init__(self, console: Console, words: Words = BENCH) -> None:
+        super().__init__(console, words)
         self._live = Live(console=console, get_renderable=self.panel, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Self:
@@ -140,15 +152,15 @@ class LiveWatcher(Watcher):
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="dim", justify="right")
         grid.add_column()
-        grid.add_row("tasks", self._bar())
+        grid.add_row(self.words.many, self._bar())
         grid.add_row("ended", _counts(self.rows))
         for number, task in enumerate(tuple(self.under_way.values())):
             line = f"{task.name}  {clock(task.age)}  {task.said}"
             grid.add_row("" if number else "now", Text(line, no_wrap=True, overflow="ellipsis"))
         for row in self.rows[-_LAST:]:
             grid.add_row("", Text(f"{row.name}: {describe(row)}"[:_LINE], style="" if row.passed else "yellow"))
-        hint = Text(f"Ctrl-C ends {'this task' if self.at_once == 1 else 'these tasks'}, twice the run", style="dim")
-        return Group(Text("warpsmith bench", style="bold"), grid, hint)
+        hint = f"Ctrl-C ends {'this task' if self.at_once == 1 else 'these tasks'}, twice the run"
+        return Group(Text(self.words.title, style="bold"), grid, Text(self.words.interrupt or hint, style="dim"))
 
     def _bar(self) -> RenderableType:
         grid = Table.grid(padding=(0, 2))
@@ -158,9 +170,10 @@ class LiveWatcher(Watcher):
         return grid
 
 
-def watcher_for(console: Console) -> Watcher:
+def watcher_for(console: Console, words: Words = BENCH) -> Watcher:
     """Return the watcher that suits where `console` writes to."""
-    return LiveWatcher(console) if console.is_terminal and not console.is_dumb_terminal else PlainWatcher(console)
+    live = console.is_terminal and not console.is_dumb_terminal
+    return LiveWatcher(console, words) if live else PlainWatcher(console, words)
 
 
 def describe(row: Row) -> str:

@@ -14,7 +14,8 @@ from warpsmith.records import MODES, Mode
 class Order:
     """One task to do. `settings` is JSON text, `results` a folder for kernel and report, `memory` bytes.
 
-    `baselines` are the modes of the baselines that the best program is measured against.
+    `baselines` are the modes of the baselines that the best program is measured against. Without `builtin` the built-in
+    author is not asked; `retrieve` and `without` are those of `optimize`.
     """
 
     name: str
@@ -27,6 +28,9 @@ class Order:
     number: int | None
     memory: int | None
     baselines: tuple[Mode, ...] = MODES
+    builtin: bool = True
+    retrieve: bool = True
+    without: tuple[str, ...] = ()
 
 
 def encode_order(order: Order) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 import warpsmith.explore
 from warpsmith.bench import drawings
@@ -18,6 +18,7 @@ from warpsmith.bench.scores import BASELINES, THRESHOLDS, scores
 from warpsmith.bench.tables import contrast_facts, pair_cells, regime_words, speed_cells
 from warpsmith.errors import SettingsError
 from warpsmith.explore import words
+from warpsmith.templates import environment_for
 from warpsmith.version import own_version
 
 REPORT = "bench.html"
@@ -98,13 +99,7 @@ def _groups(rows: Sequence[Row]) -> list[tuple[str, Sequence[Row]]]:
 @cache
 def _environment() -> Environment:
     folders = [Path(__file__).parent / "templates", Path(warpsmith.explore.__file__).parent / "templates"]
-    environment = Environment(
-        loader=FileSystemLoader(folders),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = environment_for(*folders, html=True)
     environment.filters |= {"duration": words.duration, "percent": words.percent, "clock": words.clock}
     # The style sheet of the reports takes the colours of code from outside; there is no code here.
     environment.globals |= {

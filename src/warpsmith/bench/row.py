@@ -21,6 +21,9 @@ BY_MACHINE: tuple[Status, ...] = ("machine_error", "timeout", "crashed")
 NOT_COMPARED = "not compared"
 """The mark of a task that passed, but whose comparison with the baselines was not brought to an end."""
 
+GOES_ON = "goes on from an earlier search"
+"""The mark of a task for which the archive had candidates already, so that its budget is not all that was spent."""
+
 MESSAGE = 2000
 """The longest message kept, in characters."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from warpsmith.archive import Archive
-from warpsmith.bench.attempt import WORKER, WORKER_MODULE, Limits, attempt
+from warpsmith.bench.attempt import WORKER, WORKER_MODULE, Limits, attempt, authors_environment
 from warpsmith.bench.display import Watcher
 from warpsmith.bench.entries import Entry
 from warpsmith.bench.folder import ARCHIVE, RESULTS, Bench, BenchFolder, load_bench
@@ -28,7 +28,7 @@ from warpsmith.settings import Settings, usable_cores
 GRACE = 600.0
 """Seconds that a task may take beyond its budget: loading, the last generation, measuring the baselines."""
 
-_RECORDED = ("hybrid", "seed", "budget", "max_candidates", "judge_limit", "confirm", "target_fraction", "workers")
+RECORDED = ("hybrid", "seed", "budget", "max_candidates", "judge_limit", "confirm", "target_fraction", "workers")
 """The settings that change what a run finds. Where it is kept changes nothing."""
 _THREADS = "OMP_NUM_THREADS"
 NO_GPU = {VISIBLE: "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
@@ -89,7 +89,7 @@ def run_bench(
         settings=(
             ("timing", "measured" if choice.measures else "estimated"),
             ("compare", ", ".join(options.baselines) or "nothing"),
-            *((name, str(getattr(settings, name))) for name in _RECORDED),
+            *((name, str(getattr(settings, name))) for name in RECORDED),
         ),
         machine=machine or this_machine(),
         tasks=tuple(entry.name for entry in entries),
@@ -106,9 +106,7 @@ def run_bench(
             how = "interrupted"
             raise
         finally:
-            *earlier, last = opened.record.sessions
-            ended = replace(last, ended=now(), how=how)
-            opened.write_record(replace(opened.record, sessions=(*earlier, ended)))
+            opened.end_session(now(), how)
         return load_bench(opened.path)
 
 
@@ -157,7 +155,7 @@ class _Going:
                 lambda text: self._note(entry.name, text),
                 self.interrupts,
                 self.options.worker,
-                {**_threads(self.options.at_once), **gpu},
+                {**authors_environment(self.settings), **_threads(self.options.at_once), **gpu},
                 self.nursery.start,
             )
         with self._turn:

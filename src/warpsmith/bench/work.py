@@ -22,11 +22,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from warpsmith import wire
+from warpsmith.author.protocol import Author
 from warpsmith.bench.compare import against_module
 from warpsmith.bench.gpus import VISIBLE
 from warpsmith.bench.judges import fork_server
 from warpsmith.bench.order import Order, decode_order, empty_row, now, short
-from warpsmith.bench.row import NOT_COMPARED, Kind, Row, Status, baseline_times, encode_row
+from warpsmith.bench.row import GOES_ON, NOT_COMPARED, Kind, Row, Status, baseline_times, encode_row
 from warpsmith.errors import MachineError, NothingPassed, TaskError, UnsupportedOperator, UserError
 from warpsmith.evolve import CandidateJudged, Event
 from warpsmith.explore import Tally
@@ -80,13 +81,17 @@ def work(order: Order, tell: Tell, compare: Compare = no_comparison, examine: Ex
     `compare` returns the baselines and how the best program fares against them: name each comparison as its baseline,
     and compare with the fastest in any case. `examine` returns what a reader must know of the task.
     """
-    # Here, since it imports PyTorch, which a run imports when it warms up.
-    from warpsmith.server.authors import all_authors
-
     watch = _Watch(tell)
     settings = Settings(**json.loads(order.settings))
     try:
-        result = optimize(order.target, settings=settings, authors=all_authors(settings), observer=watch)
+        result = optimize(
+            order.target,
+            settings=settings,
+            authors=_authors(order, settings),
+            observer=watch,
+            retrieve=order.retrieve,
+            without=order.without,
+        )
     except UnsupportedOperator as error:
         return _failed(order, watch, settings, "unsupported", str(error))
     except NothingPassed as error:
@@ -104,6 +109,15 @@ def work(order: Order, tell: Tell, compare: Compare = no_comparison, examine: Ex
     except KeyboardInterrupt:
         return _failed(order, watch, settings, "timeout", f"stopped before anything passed: {_reasons(watch.tally)}")
     return _completed(order, watch, result, settings, tell, compare, examine)
+
+
+def _authors(order: Order, settings: Settings) -> list[Author]:
+    """Return whom to ask: those whom the settings name, with the built-in author or without."""
+    # Here, since it imports PyTorch, which a run imports when it warms up.
+    from warpsmith.author.builtin import BuiltinAuthor
+    from warpsmith.server.authors import all_authors
+
+    return [each for each in all_authors(settings) if order.builtin or not isinstance(each, BuiltinAuthor)]
 
 
 class _Watch:
@@ -163,7 +177,7 @@ def _passed(order: Order, watch: _Watch, result: Result, settings: Settings) -> 
         raise MachineError(f"{order.name}: the best program did not pass")
     marks = ("host code: not contained",) if not result.best.verdict.contained else ()
     if watch.tally.recalled:
-        marks = (*marks, "goes on from an earlier search")
+        marks = (*marks, GOES_ON)
     if timing.source == "measured" and not settings.confirm:
         marks = (*marks, "not confirmed")
     marks = (*marks, *result.task.restrictions)

@@ -16,7 +16,7 @@ from warpsmith.version import own_version
 
 FAILED, BAD_INPUT, BAD_MACHINE, INTERRUPTED = 1, 2, 3, 130
 
-_ORDER = ("optimize", "judge", "ask", "tell", "bundle", "mcp", "bench", "report", "archive", "doctor")
+_ORDER = ("optimize", "judge", "ask", "tell", "bundle", "mcp", "bench", "contest", "report", "archive", "doctor")
 
 
 class _InOrder(TyperGroup):

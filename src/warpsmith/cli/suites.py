@@ -18,6 +18,7 @@ from warpsmith.cli.common import (
     app,
     speaks_plainly,
 )
+from warpsmith.cli.contests import show_contest
 from warpsmith.records import MODES
 from warpsmith.settings import load_settings
 
@@ -97,7 +98,9 @@ def bench(
 def report(
     key: Annotated[
         str | None,
-        typer.Argument(help="Key of a task, or its beginning (by default the latest); or folder of a bench."),
+        typer.Argument(
+            help="Key of a task, or its beginning (by default the latest); or a bench's or contest's folder."
+        ),
     ] = None,
     other: Annotated[Path | None, typer.Argument(help="Folder of another bench, to set beside the first.")] = None,
     device: Device = None,
@@ -125,7 +128,7 @@ def report(
 
 
 def _report_bench(folder: Path, other: Path | None, console: Console) -> int:
-    """Show the figures of one bench or of two, and write the page."""
+    """Show the figures of one bench or of two, and write the page; of a contest, show its tables."""
     from warpsmith.bench import (
         compare_benches,
         load_bench,
@@ -134,7 +137,11 @@ def _report_bench(folder: Path, other: Path | None, console: Console) -> int:
         write_bench,
         write_contrast,
     )
+    from warpsmith.contest import is_contest
 
+    if other is None and is_contest(folder):
+        show_contest(folder, console)
+        return 0
     if other is None:
         console.print(render_scores(load_bench(folder), folder))
         page = write_bench(folder)
