@@ -17,7 +17,7 @@ import torch
 from warpsmith.archive import BEGAN, Archive, Kindred, Step
 from warpsmith.author.builtin import BuiltinAuthor
 from warpsmith.author.builtin.heritage import nearness_to
-from warpsmith.author.protocol import Author, Example
+from warpsmith.author.protocol import Author
 from warpsmith.cluster import LocalExecutor
 from warpsmith.device.choose import Choice, choose
 from warpsmith.errors import NothingPassed, TaskError
@@ -34,11 +34,13 @@ from warpsmith.evolve import (
     arms_of,
     ignore,
     near_bound,
+    teaching,
     turn,
 )
 from warpsmith.evolve.heirs import Relative, as_they_are
+from warpsmith.evolve.journal import STOPPED
 from warpsmith.evolve.operators import BLIND
-from warpsmith.evolve.pure import PureAuthor, PureJournal
+from warpsmith.evolve.pure import PureJournal, pure
 from warpsmith.explore.words import duration
 from warpsmith.judge import JUDGE_VERSION
 from warpsmith.optimize import Result
@@ -64,10 +66,6 @@ _SEEDS = 6
 """Candidates carried over from similar tasks at most: some that are wrong about this one must not cost much."""
 _AS_THEY_ARE = 2
 """Programs without a recipe for similar tasks that are tried as they are."""
-_EXAMPLES = 3
-"""Programs for similar tasks that authors are shown at most: each is as long as the question itself."""
-_TAUGHT = 6
-"""Sentences from runs on similar tasks at most."""
 _COPIES = 60
 """How many times the bytes of a task a judge on a GPU may hold: arena, pool, and references with their scatter."""
 
@@ -152,6 +150,7 @@ class Pursuit:
         self._problem: Problem | None = None
         self._confirmed: Judged | None = None
         self._course: tuple[Step, ...] = ()
+        self._lessons: tuple[str, ...] = ()
         self._run = 0
 
     async def pursue(self) -> str:
@@ -199,7 +198,7 @@ class Pursuit:
         kindred = self._kindred(problem, archive)
         evolution = self._evolution = Evolution(
             problem,
-            self._authors if settings.hybrid else [PureAuthor(author) for author in self._authors],
+            self._authors if settings.hybrid else [pure(author) for author in self._authors],
             executor,
             archive if settings.hybrid else PureJournal(archive),
             self._run,
@@ -209,8 +208,8 @@ class Pursuit:
             stop_when=None if settings.target_fraction is None else near_bound(settings.target_fraction),
             max_usd=settings.max_usd,
             arms=(*arms_of(self._authors, without=BLIND | self._without), SEARCH),
-            examples=[_example(each) for each in kindred[:_EXAMPLES]],
-            lessons=_taught(archive, kindred),
+            examples=teaching.examples(kindred),
+            lessons=teaching.sentences(archive, kindred),
             observer=self._tell,
             started=self._started,
         )
@@ -285,6 +284,7 @@ class Pursuit:
         if self._evolution is None or self._problem is None:
             return
         self._course = archive.course(self._problem.task.key, self._problem.gpu.name)
+        self._lessons = teaching.lessons_told(archive, self._problem.task.key)
         lessons = [[one.author, one.operator, one.stage, one.reason, n] for one, n in self._evolution.lessons.counts]
         data = {
             "reason": reason,
@@ -293,7 +293,7 @@ class Pursuit:
             "told": list(self._evolution.lessons.sentences),
             "usd": self._evolution.ledger.spent,
         }
-        archive.add_event(self._run, "stopped", data)
+        archive.add_event(self._run, STOPPED, data)
 
     def result(self, reason: str) -> Result | None:
         """Return what was found so far, or None where nothing has passed."""
@@ -314,6 +314,7 @@ class Pursuit:
             interrupted=reason == INTERRUPTED,
             seconds=time.monotonic() - self._started,
             course=self._course,
+            lessons=self._lessons,
         )
 
     @contextmanager
@@ -364,23 +365,6 @@ def ancestry(best: Judged, history: Sequence[Judged]) -> tuple[Judged, ...]:
             family.add(key)
             frontier.extend(known[key].candidate.lineage.parents)
     return tuple(judged for judged in history if judged.candidate.key in family)
-
-
-def _example(kindred: Kindred) -> Example:
-    """Show a program for a similar task, and how its author put what it does."""
-    candidate, lineage = kindred.candidate, kindred.candidate.lineage
-    note = f"the fastest of its task, by {lineage.author}: {lineage.note or lineage.operator}"
-    return Example(kindred.task_name, kindred.device, kindred.seconds, candidate.program, candidate.tunables, note)
-
-
-def _taught(archive: Archive, kindred: Sequence[Kindred]) -> list[str]:
-    """What the last runs on similar tasks learnt, each sentence with the name of its task, the likest task first."""
-    tasks = {each.candidate.task_key: each.task_name for each in kindred}
-    sentences = []
-    for key, name in tasks.items():
-        ends = archive.told(key, "stopped")
-        sentences += [f"{name}: {sentence}" for sentence in (ends[-1].get("told", []) if ends else [])]
-    return sentences[:_TAUGHT]
 
 
 def _shown(target: object) -> str:

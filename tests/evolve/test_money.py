@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -92,6 +93,16 @@ def test_no_question_is_asked_that_does_not_fit_into_what_is_left() -> None:
     search([model], max_usd=1.0)
     assert len(model.asked) == 3, "a fourth answer would have cost 1.20 USD"
     assert search([Model(refusing, cost=5.0), Hill()], max_usd=1.0)[0].ledger.spent == 0.0
+
+
+def test_questions_that_were_not_put_make_the_next_answer_no_cheaper() -> None:
+    turns = itertools.chain([True, False, False], itertools.repeat(True))
+
+    def sometimes(context: Context) -> Proposal | None:
+        return drawn(context, cost=0.3) if next(turns) else None
+
+    evolution, _ = search([Model(sometimes, cost=0.3)], max_usd=1.1)
+    assert evolution.ledger.spent == pytest.approx(0.9), "a fourth answer would have cost 1.20 USD"
 
 
 @pytest.mark.parametrize("wrong", [-1.0, math.nan, math.inf])

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.evolve.killed import DIAL, PRICE, paid_author, passing, run, search_until_killed
+from tests.evolve.killed import DIAL, PRICE, lesson_bills, paid_author, passing, run, search_until_killed
 from tests.evolve.worlds import TASK, Bench, Hill, Model, Notebook, drawn, problem
 from warpsmith.archive import Archive
 from warpsmith.author.protocol import Context, Refusal
@@ -27,9 +27,9 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["tests.evolve.killed"])
 
 
-@pytest.mark.parametrize("judged", [0, 2, 9])
+@pytest.mark.parametrize("judged", [0, 2, 15])
 def test_a_killed_search_pays_for_no_question_twice_and_judges_every_answer(tmp_path: Path, judged: int) -> None:
-    """Killed in the first generation before and after a verdict, and in a later one."""
+    """Killed in the first generation before and after a verdict, and in one after a lesson was paid for."""
     path, bills = tmp_path / "archive.db", tmp_path / "bills"
     heard, told = FORKS.Pipe(duplex=False)
     process = FORKS.Process(target=search_until_killed, args=(path, bills, judged, told))
@@ -39,6 +39,9 @@ def test_a_killed_search_pays_for_no_question_twice_and_judges_every_answer(tmp_
     process.kill()
     process.join()
     paid_before = bills.read_text().splitlines()
+    lessons = lesson_bills(bills)
+    lessons_before = lessons.read_text().splitlines() if lessons.exists() else []
+    assert bool(lessons_before) == (judged == 15)
     with Archive.open(path, create=False) as archive:
         before = {each.candidate.key for each in archive.judged(TASK.key)}
         waiting = [key for line in paid_before if (key := line.rpartition(" ")[2]) not in before]
@@ -47,11 +50,15 @@ def test_a_killed_search_pays_for_no_question_twice_and_judges_every_answer(tmp_
         bench = Bench(passing)
         evolution = run(archive, paid_author(bills), bench)
         verdicts = {each.candidate.key for each in archive.judged(TASK.key)}
-        assert archive.spent(TASK.key) == pytest.approx(PRICE * len(bills.read_text().splitlines()))
+        paid_lessons = lessons.read_text().splitlines()
+        paid = len(bills.read_text().splitlines()) + len(paid_lessons)
+        assert archive.spent(TASK.key) == pytest.approx(PRICE * paid)
+        assert [data["candidate"] for data in archive.told(TASK.key, "explained")] == paid_lessons
     questions = [line.rpartition(" ") for line in bills.read_text().splitlines()]
     assert len({question for question, _, _ in questions}) == len(questions), "a question was paid for twice"
     assert {key for _, _, key in questions} <= verdicts, "an answer that was paid for has no verdict"
-    assert evolution.usd_before == pytest.approx(PRICE * len(paid_before))
+    assert len(set(paid_lessons)) == len(paid_lessons) > len(lessons_before), "a lesson was paid for twice"
+    assert evolution.usd_before == pytest.approx(PRICE * (len(paid_before) + len(lessons_before)))
     assert bench.keys[: len(waiting)] == waiting, "what was waiting is judged first"
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import anyio
 
-from warpsmith.author.protocol import Context, Proposal, Refusal
+from warpsmith.archive.past import BILLED
+from warpsmith.author.protocol import Context, Explanation, Proposal, Refusal
 from warpsmith.errors import MachineError
 from warpsmith.evolve.generation import Problem
 from warpsmith.records import (
@@ -211,8 +212,8 @@ class Notebook:
         return [each for key, each in self.candidates.items() if key not in judged and wanted(each.lineage)]
 
     def spent(self, task_key: str) -> float:
-        refused = [data for kind, data in self.events if kind == "refused"]
-        return sum(each.lineage.cost_usd for each in self.proposals) + sum(data["cost_usd"] for data in refused)
+        billed = [data for kind, data in self.events if kind in BILLED]
+        return sum(each.lineage.cost_usd for each in self.proposals) + sum(data["cost_usd"] for data in billed)
 
     def told(self, task_key: str, kind: str) -> list[Mapping[str, Any]]:
         return [data for name, data in self.events if name == kind]
@@ -256,9 +257,26 @@ class Model:
         return [context.operator for context in self.contexts]
 
 
-def genes_of(judged: Judged | Candidate) -> dict[str, int]:
-    candidate = judged.candidate if isinstance(judged, Judged) else judged
-    genes: dict[str, int] = json.loads(candidate.program.source)
+class Tutor(Model):
+    """A model that explains changes as well. It notes which."""
+
+    def __init__(
+        self, script: Script, lesson: Callable[[], Explanation | Refusal | None], name: str = "tutor", cost: float = 0.0
+    ) -> None:
+        super().__init__(script, name, cost)
+        self.lesson = lesson
+        self.explained: list[tuple[Judged, Judged]] = []
+
+    async def explain(self, parent: Judged, child: Judged, context: Context) -> Explanation | Refusal | None:
+        self.explained.append((parent, child))
+        await anyio.sleep(0)
+        return self.lesson()
+
+
+def genes_of(each: Judged | Candidate | Program) -> dict[str, int]:
+    candidate = each.candidate if isinstance(each, Judged) else each
+    written = candidate.program if isinstance(candidate, Candidate) else candidate
+    genes: dict[str, int] = json.loads(written.source)
     return genes
 
 

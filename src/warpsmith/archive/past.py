@@ -10,6 +10,9 @@ from sqlalchemy import Select, func, select
 from warpsmith.archive.queries import candidate_query
 from warpsmith.archive.schema import candidates, events, proposals, runs, verdicts
 
+BILLED = ("refused", "explained")
+"""Kinds of events that tell of an answer with a price: one without a program, and a lesson."""
+
 
 def unjudged_query(task_key: str | None, judge_version: str, device: str) -> Select[Any]:
     """Select the candidates, all or those for a task, without a verdict of this judge on this device.

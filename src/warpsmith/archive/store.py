@@ -272,9 +272,10 @@ class Archive:
         return [candidate for candidate in found if wanted is None or wanted(candidate.lineage)]
 
     def spent(self, task_key: str) -> float:
-        """Return what the answers in all runs on a task have cost, in US dollars, refusals included."""
+        """Return what the answers in all runs on a task have cost, in US dollars, refusals and lessons included."""
         (bill,) = self._rows(past.bill_query(task_key))
-        return float(bill.usd) + past.cost_told(self.told(task_key, "refused"))
+        told = [data for kind in past.BILLED for data in self.told(task_key, kind)]
+        return float(bill.usd) + past.cost_told(told)
 
     def told(self, task_key: str, kind: str) -> list[Mapping[str, Any]]:
         """Return the data of all events of this kind in the runs on a task, in order."""

@@ -1,5 +1,27 @@
 """Authors: whoever proposes programs."""
 
-from warpsmith.author.protocol import REPAIR, Author, Context, Example, Proposal, Refusal
+from warpsmith.author.protocol import (
+    REPAIR,
+    Author,
+    Context,
+    Example,
+    Explains,
+    Explanation,
+    Proposal,
+    Refusal,
+    Rests,
+    rest_of,
+)
 
-__all__ = ["REPAIR", "Author", "Context", "Example", "Proposal", "Refusal"]
+__all__ = [
+    "REPAIR",
+    "Author",
+    "Context",
+    "Example",
+    "Explains",
+    "Explanation",
+    "Proposal",
+    "Refusal",
+    "Rests",
+    "rest_of",
+]

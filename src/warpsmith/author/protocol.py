@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, Protocol, runtime_checkable
 
 from warpsmith.records import Bound, GpuSpec, Judged, Program, Task
 
 REPAIR = "repair"
 """An operator of this name is given one candidate that failed; all others are given candidates that passed."""
+
+OPERATORS: Final = MappingProxyType({"translate": 0, REPAIR: 1, "rewrite": 1, "cross": 2})
+"""What authors that read are asked for, and how many parents each takes; a crossing is shown more if there are."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +70,16 @@ class Refusal:
     cost_usd: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What can be learnt from a change, in a sentence or two on one line, and what it cost."""
+
+    text: str
+    prompt: str | None = None
+    reply: str | None = None
+    cost_usd: float = 0.0
+
+
 class Author(Protocol):
     """One method. `operators` maps each operator's name to the number of parents it needs."""
 
@@ -90,3 +104,30 @@ class Author(Protocol):
         An answer that came, but holds no program, is a Refusal.
         """
         ...
+
+
+@runtime_checkable
+class Explains(Author, Protocol):
+    """An author that also says what can be learnt from a change."""
+
+    async def explain(self, parent: Judged, child: Judged, context: Context) -> Explanation | Refusal | None:
+        """Say what the change from `parent` to `child` teaches, or None where it cannot be asked now.
+
+        An answer that came, but holds no lesson, is a Refusal.
+        """
+        ...
+
+
+@runtime_checkable
+class Rests(Protocol):
+    """What an author may be besides: one that cannot be asked at times, such as while its provider is left alone."""
+
+    @property
+    def rest_s(self) -> float:
+        """Seconds for which it is no use to ask: 0 where it can be asked now, infinite where waiting is no use."""
+        ...
+
+
+def rest_of(author: Author) -> float:
+    """Return the seconds for which it is no use to ask an author; 0 for one that never rests."""
+    return author.rest_s if isinstance(author, Rests) else 0.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Sequence
 
-from warpsmith.author.protocol import REPAIR, Author
+from warpsmith.author.protocol import REPAIR, Author, rest_of
 from warpsmith.evolve.bandit import Arm, Bandit
 from warpsmith.evolve.islands import Islands
 from warpsmith.evolve.ledger import Ledger
@@ -131,11 +131,17 @@ class Chooser:
         thinking = [arm for arm in self._arms if arm.author in self._authors and deliberates(self._authors[arm.author])]
         return any(self._affordable(arm) for arm in thinking if arm.parents == 0 or arm.operator == REPAIR)
 
+    @property
+    def rest_s(self) -> float:
+        """Seconds until the first author can be asked again; 0 where one can be asked now, or nobody at all."""
+        names = {arm.author for arm in self._arms if arm != SEARCH and self._affordable(arm)}
+        return min((rest_of(self._authors[name]) for name in names), default=0.0)
+
     def _possible(self, arm: Arm, generation: int) -> bool:
-        """Whether there is anything that this operator could work on, and money for it."""
+        """Whether there is anything that this operator could work on, money for it, and somebody to ask."""
         if arm == SEARCH:
             return bool(self._population.tunable())
-        if not self._affordable(arm):
+        if not self._askable(arm):
             return False
         if arm.operator == REPAIR:
             return bool(self.failures.ranked)
@@ -144,6 +150,9 @@ class Chooser:
     def _affordable(self, arm: Arm) -> bool:
         return self._ledger.affords(arm.author, self._max_usd)
 
+    def _askable(self, arm: Arm) -> bool:
+        return self._affordable(arm) and not rest_of(self._authors[arm.author])
+
     @property
     def _creating(self) -> list[Arm]:
         return [arm for arm in self._arms if arm.parents == 0]
@@ -151,7 +160,7 @@ class Chooser:
     @property
     def _creators(self) -> list[Arm]:
         """Those who can write a first program now."""
-        return [arm for arm in self._creating if self._affordable(arm)]
+        return [arm for arm in self._creating if self._askable(arm)]
 
     @property
     def _known(self) -> int:
@@ -180,7 +189,7 @@ class Chooser:
         repairs: list[Slot] = []
         most = self._size - len(slots) - len(self._creators)
         for failed in self.failures.ranked[: max(0, most)]:
-            menders = [arm for arm in self._arms if arm.operator == REPAIR and self._affordable(arm)]
+            menders = [arm for arm in self._arms if arm.operator == REPAIR and self._askable(arm)]
             if not menders or not self._room([*slots, *repairs]):
                 break
             own = [arm for arm in menders if arm.author == failed.candidate.lineage.author]

@@ -74,6 +74,23 @@ class AnswerRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class LessonLearnt:
+    """An author said what can be learnt from a change: `lesson` is one line, `cost_usd` what it cost."""
+
+    author: str
+    generation: int
+    lesson: str
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """For `seconds` nobody can be asked, because every author rests; then the search goes on."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class CandidatePassedOver:
     """A candidate is not judged because it says nothing new; `why` is one line for people."""
 
@@ -120,6 +137,8 @@ Event = (
     | CandidateJudged
     | CandidateLost
     | AnswerRefused
+    | LessonLearnt
+    | Waiting
     | CandidatePassedOver
     | BestImproved
     | Progress

@@ -140,7 +140,10 @@ class Workshop:
             took = self._clock() - before
         # From here to the archive nothing is awaited, so nothing can be cancelled that was paid for.
         price = answer.cost_usd if answer is not None else 0.0
-        self._ledger.settle(author.name, price)
+        if answer is None:
+            self._ledger.release(author.name)  # No bill, which is not the same as a bill of 0: that lowers the mean.
+        else:
+            self._ledger.settle(author.name, price)
         slot.due = slot.begun = False
         slot.cost_usd += price
         slot.seconds += took

@@ -61,6 +61,10 @@ class Islands:
         """Seconds that a candidate has to beat, on whichever island its parents live: see `Population.reference`."""
         return min(island.reference(candidate) for island in self._islands)
 
+    def parent_of(self, candidate: Candidate) -> Judged | None:
+        """Return the fastest of a candidate's parents that passed, or None where there is none."""
+        return self._islands[0].parent_of(candidate)
+
     # ------------------------------------------------------------------------------------------------------ folding
 
     def fold(self, judged: Judged, generation: int) -> bool:

@@ -18,6 +18,13 @@ ABANDONED = "abandoned"
 """The event that an answer was given up while it was due, and may be billed all the same: `author`, `operator`,
 `expected_usd`."""
 
+EXPLAINED = "explained"
+"""The event that an author was asked what can be learnt from a change: `author`, `parent`, `candidate`, `generation`,
+`lesson` (empty where it had none to give, and `note` says why), `cost_usd`, `seconds`, `prompt`, `reply`."""
+
+STOPPED = "stopped"
+"""The event that a run ended: `reason`, `generation`, `lessons`, `told` (sentences for later runs), `usd`."""
+
 LOST = "lost"
 """The event that the machine failed on a candidate: `candidate`, `error`."""
 
@@ -55,7 +62,7 @@ class Journal(Protocol):
         ...
 
     def spent(self, task_key: str) -> float:
-        """Return what all answers to questions about a task have cost, in US dollars, refusals included."""
+        """Return what all answers to questions about a task have cost, in US dollars, refusals and lessons included."""
         ...
 
     def told(self, task_key: str, kind: str) -> list[Mapping[str, Any]]:

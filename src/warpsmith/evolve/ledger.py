@@ -43,7 +43,7 @@ class Ledger:
         self._charged[author] += cost_usd
 
     def release(self, author: str) -> None:
-        """Give up a reservation for which no bill will come. Raises ValueError where nothing was reserved."""
+        """Give up a reservation for which no bill is to be counted. Raises ValueError where nothing was reserved."""
         if not self._due[author]:
             raise ValueError(f"nothing is due to {author}")
         self._due[author] -= 1

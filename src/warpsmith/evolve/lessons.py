@@ -1,4 +1,4 @@
-"""What was learnt on a task: what went wrong, counted by whom, doing what and for which reason, and what helped."""
+"""What was learnt on a task: what went wrong, counted by whom, doing what and why; what helped; what was explained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from warpsmith.evolve.operators import SEARCH
 from warpsmith.records import Judged
 
 TOLD = 8
-"""Sentences told to an author: at most half of them say what helped."""
+"""Sentences told to an author: at most half of them say what changes did."""
 
 NOTABLE = 1.05
 """A change that made a program this many times faster is worth a sentence; less may be due to anything."""
@@ -30,11 +30,12 @@ class Lesson:
 
 
 class Lessons:
-    """Counts failures by lesson, and remembers the changes that helped most."""
+    """Counts failures by lesson, and remembers the changes that helped most, and those that an author explained."""
 
     def __init__(self) -> None:
         self._counts: Counter[Lesson] = Counter()
-        self._gains: list[tuple[float, str]] = []
+        self._gains: list[tuple[float, str, str]] = []
+        self._explained: dict[str, str] = {}
 
     def learn(self, judged: Judged, reference: float = math.inf) -> None:
         """Count a verdict if it is a failure; if it is not, and faster than `reference` seconds, remember its note.
@@ -45,8 +46,14 @@ class Lessons:
         if failure is not None:
             self._counts[Lesson(lineage.author, lineage.operator, failure.stage.name, failure.reason)] += 1
         elif lineage.author != SEARCH.author and lineage.note and NOTABLE * judged.seconds <= reference < math.inf:
-            self._gains.append((reference / judged.seconds, f"{lineage.operator} by {lineage.author}: {lineage.note}"))
+            what = f"{lineage.operator} by {lineage.author}: {lineage.note}"
+            self._gains.append((reference / judged.seconds, judged.candidate.key, what))
             self._gains = sorted(self._gains, key=lambda gain: -gain[0])[: TOLD // 2]
+
+    def explain(self, candidate_key: str, sentence: str) -> None:
+        """Remember what can be learnt from the change that led to a candidate, in place of its note."""
+        self._explained.pop(candidate_key, None)
+        self._explained[candidate_key] = sentence
 
     @property
     def counts(self) -> tuple[tuple[Lesson, int], ...]:
@@ -63,11 +70,19 @@ class Lessons:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """The same in words, for authors that read: what helped most, then what failed most often."""
-        helped = [f"{ratio:.2f} times as fast as before by {what[:NOTE]}" for ratio, what in self._gains]
+        """The same in words, for authors that read.
+
+        First what was explained, the latest first, and what helped most; then what failed most often.
+        """
+        explained = reversed(self._explained.values())
+        helped = [
+            f"{ratio:.2f} times as fast as before by {what[:NOTE]}"
+            for ratio, key, what in self._gains
+            if key not in self._explained
+        ]
         failed = [
             f"{count} x {lesson.reason.replace('_', ' ')} at the stage {lesson.stage.lower()} "
             f"after {lesson.operator} by {lesson.author}"
             for lesson, count in self.counts
         ]
-        return tuple([*helped, *failed][:TOLD])
+        return tuple([*[*explained, *helped][: TOLD // 2], *failed][:TOLD])

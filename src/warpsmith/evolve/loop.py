@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+
+import anyio
 
 from warpsmith.author.protocol import Author, Example
 from warpsmith.errors import NothingPassed
@@ -23,7 +25,8 @@ from warpsmith.evolve.bandit import Arm, Bandit, cost, reward
 from warpsmith.evolve.choosing import Chooser
 from warpsmith.evolve.dial import Dial
 from warpsmith.evolve.executor import Executor
-from warpsmith.evolve.generation import Briefing, Problem, Workshop
+from warpsmith.evolve.explaining import Explaining
+from warpsmith.evolve.generation import Briefing, Problem, Workshop, plain_errors
 from warpsmith.evolve.islands import Islands
 from warpsmith.evolve.journal import LOST, Journal
 from warpsmith.evolve.ledger import Ledger
@@ -54,7 +57,8 @@ class Evolution:
     asked besides the limits of the dial. `max_usd` is the most that answers may cost in this run, in US dollars: an
     author whose price does not fit into what is left is not asked any more, the others are. `arms` replaces the
     operators on offer, for comparisons. `examples` and `lessons` from similar tasks are shown to authors that read
-    them. `started` is the reading of `clock` (seconds) from which the time counts.
+    them. `started` is the reading of `clock` (seconds) from which the time counts; `sleep` waits for so many seconds,
+    which a search does where all its authors rest.
 
     Raises ValueError where `max_usd` is no amount of money.
     """
@@ -79,6 +83,7 @@ class Evolution:
         observer: events.Observer = events.ignore,
         clock: Callable[[], float] = time.monotonic,
         started: float | None = None,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         if max_usd is not None and not 0.0 <= max_usd < math.inf:
             raise ValueError(f"max_usd must be an amount of US dollars, not {max_usd}")
@@ -102,6 +107,9 @@ class Evolution:
             seed=seed,
             max_usd=max_usd,
         )
+        self._explaining = Explaining(
+            problem, authors, journal, run, self.ledger, self.lessons, max_usd, clock, self._hear_lesson
+        )
         self._journal = journal
         self._run = run
         self._dial = dial
@@ -110,6 +118,7 @@ class Evolution:
         self._taught = tuple(lessons)
         self._tell = observer
         self._clock = clock
+        self._sleep = sleep
         self._started = clock() if started is None else started
         self._stop = stop.any_of(
             *([stop_when] if stop_when else []),
@@ -122,6 +131,7 @@ class Evolution:
         self._stale = 0
         self._barren = 0
         self._losses = 0
+        self._refusal = ""
         self._heirs: set[str] = set()
 
     # ------------------------------------------------------------------------------------------------ the three phases
@@ -149,6 +159,7 @@ class Evolution:
         for parent in past.refused_repairs:
             self._chooser.failures.begin(parent)
         self._chooser.unjudged = past.unjudged
+        self._explaining.recall()
         return len(self.population)
 
     def inherit(self, candidates: Sequence[Candidate]) -> None:
@@ -178,18 +189,19 @@ class Evolution:
         while (reason := self._stop(self._standing())) is None:
             self.generation += 1
             best = self.population.best
-            await self._live(self.generation, lambda: self._chooser.next(self.generation))
-            self._stale = 0 if self.population.best is not best else self._stale + 1
+            if await self._live(self.generation, lambda: self._chooser.next(self.generation)):
+                self._stale = 0 if self.population.best is not best else self._stale + 1
         self._tell(events.Stopped(reason))
         return reason
 
     # -------------------------------------------------------------------------------------------------------- living
 
-    async def _live(self, number: int, choose: Callable[[], list[Slot]]) -> None:
-        """One generation: decide, carry it out, and learn from it."""
+    async def _live(self, number: int, choose: Callable[[], list[Slot]]) -> bool:
+        """One generation: decide, carry it out, and learn from it. False where there was nothing to do but to wait."""
         self._tell(events.GenerationStarted(number))
         standing, submitted, known = self._standing(), self.ledger.submitted, len(self.population)
         self._number = number
+        inquiry = self._explaining.choose(number)
         slots = choose()
 
         end = self._dial.seconds + self._dial.grace
@@ -212,8 +224,14 @@ class Evolution:
             return max(0.0, min(first_end, max(end, PATIENCE * passed_at[0])) - self._elapsed)
 
         try:
-            await self._workshop.carry_out(slots, number, self._briefing(), self._fold_slot, late, left)
+            with plain_errors():
+                async with anyio.create_task_group() as beside:
+                    if inquiry is not None:
+                        beside.start_soon(self._explaining.ask, inquiry)
+                    await self._workshop.carry_out(slots, number, self._briefing(), self._fold_slot, late, left)
+                    beside.cancel_scope.deadline = anyio.current_time() + left()
         finally:
+            self._explaining.give_up()
             self.population.forget_pending()
             self._chooser.take_back(slots, self._workshop.seen)
         waiting = {candidate.key for candidate in self._chooser.pending}
@@ -222,7 +240,20 @@ class Evolution:
                 continue
             if slot.answered.is_set() and not slot.folded and slot.arm not in (INHERITED, PENDING):
                 self.bandit.learn(slot.arm.author, slot.arm.operator, -cost(slot.cost_usd, slot.seconds))
+        if len(self.population) == known and await self._waited():
+            return False
         self._barren = 0 if len(self.population) > known else self._barren + 1
+        return True
+
+    async def _waited(self) -> bool:
+        """Wait for authors where all of them rest, as long as the time lasts. False where none is waited for."""
+        seconds = self._chooser.rest_s
+        left = self._dial.seconds - self._elapsed
+        if not 0.0 < seconds < math.inf or left <= 0.0:
+            return False
+        self._tell(events.Waiting(min(seconds, left)))
+        await self._sleep(min(seconds, left))
+        return True
 
     def _briefing(self) -> Briefing:
         """What authors are told in the next generation: what was learnt here comes before what others taught."""
@@ -236,7 +267,13 @@ class Evolution:
         elif slot.refusal is not None:
             self._chooser.unjudged += 1
             refusal, arm = slot.refusal, slot.arm
+            self._refusal = refusal.note
             self._tell(events.AnswerRefused(arm.author, arm.operator, self._number, refusal.note, refusal.cost_usd))
+        self._tell_progress()
+
+    def _hear_lesson(self, lesson: events.LessonLearnt | None) -> None:
+        if lesson is not None:
+            self._tell(lesson)
         self._tell_progress()
 
     def _fold_slot(self, slot: Slot) -> None:
@@ -260,6 +297,8 @@ class Evolution:
         """Learn from a verdict. Everything that later choices depend on is learnt here, new or read again."""
         lineage = judged.candidate.lineage
         reference = self.population.reference(judged.candidate)
+        if not cached:
+            self._explaining.consider(judged, self.population.parent_of(judged.candidate), self.population.best)
         improved = self.population.fold(judged, generation)
         if generation > 0:  # to be better than the very first programs is too easy to tell operators apart
             self.bandit.learn(lineage.author, lineage.operator, reward(judged, reference))
@@ -320,6 +359,7 @@ class Evolution:
             reasons.append(f"no verdict ({lost})")
         line = f"none of {self.ledger.submitted} programs for {self._problem.task.name} passed the judge"
         line += f": {', '.join(reasons)}" if reasons else ""
+        line += f"; the last answer without a program: {self._refusal}" if self._refusal else ""
         ended = self._stop(self._standing())
         hint = "; a larger budget may help" if ended and not self.ledger.judged else ""
         return f"{line}; {ended}{hint}" if ended else line

@@ -114,12 +114,14 @@ class Population:
 
         What is repaired counts for what it adds to the best: passing alone is no merit once something has passed.
         """
+        parent = self.parent_of(candidate) or self.best
+        return parent.seconds if parent else math.inf
+
+    def parent_of(self, candidate: Candidate) -> Judged | None:
+        """Return the fastest of a candidate's parents that passed, or None where there is none."""
         known = self._records.judged
         parents = [known[key] for key in candidate.lineage.parents if key in known]
-        passed = [parent.seconds for parent in parents if parent.verdict.passed]
-        if passed:
-            return min(passed)
-        return self.best.seconds if self.best else math.inf
+        return min((each for each in parents if each.verdict.passed), key=lambda each: each.seconds, default=None)
 
     # ------------------------------------------------------------------------------------------------------ folding
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from warpsmith.author.protocol import Author, Context, Proposal, Refusal
+from warpsmith.author.protocol import Author, Context, Explains, Explanation, Proposal, Refusal, rest_of
 from warpsmith.evolve.journal import Journal
 from warpsmith.records import Candidate, Judged, Lineage, Verdict
 
@@ -31,12 +31,34 @@ class PureAuthor:
         """US dollars that an answer is taken to cost before the first bill."""
         return self._author.expected_usd
 
+    @property
+    def rest_s(self) -> float:
+        """Seconds for which it is no use to ask."""
+        return rest_of(self._author)
+
     async def propose(self, context: Context) -> Proposal | Refusal | None:
         """Pass on what the author answers, if it is pure; a hybrid proposal becomes a refusal that costs the same."""
         answer = await self._author.propose(context)
         if not isinstance(answer, Proposal) or answer.program.plan.pure:
             return answer
         return Refusal("calls a library, which is not allowed here", answer.prompt, answer.reply, answer.cost_usd)
+
+
+class PureExplainer(PureAuthor):
+    """The same of an author that explains."""
+
+    def __init__(self, author: Explains) -> None:
+        super().__init__(author)
+        self._explainer = author
+
+    async def explain(self, parent: Judged, child: Judged, context: Context) -> Explanation | Refusal | None:
+        """Pass on what the author says."""
+        return await self._explainer.explain(parent, child, context)
+
+
+def pure(author: Author) -> PureAuthor:
+    """Return the same author without its hybrid proposals."""
+    return PureExplainer(author) if isinstance(author, Explains) else PureAuthor(author)
 
 
 class PureJournal:

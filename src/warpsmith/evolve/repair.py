@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterable
 
 from warpsmith.author.protocol import REPAIR
 from warpsmith.evolve.operators import asked_for
@@ -28,6 +29,15 @@ class Failures:
         self._passed: set[str] = set()
         self._tries: Counter[str] = Counter()
         self._chain: dict[str, int] = {}
+
+    @classmethod
+    def of(cls, history: Iterable[Judged]) -> Failures:
+        """Return the failures of a history, in which each repair counts as a question about its parent."""
+        failures = cls()
+        for judged in history:
+            failures.remember(judged.candidate)
+            failures.learn(judged)
+        return failures
 
     def learn(self, judged: Judged) -> None:
         """Take in a verdict. A program that passes with any tunables needs no repair."""

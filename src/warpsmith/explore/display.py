@@ -20,10 +20,12 @@ from warpsmith.evolve.events import (
     CandidateJudged,
     Event,
     GenerationStarted,
+    LessonLearnt,
     StageFinished,
     StageStarted,
     Stopped,
     TaskLoaded,
+    Waiting,
 )
 from warpsmith.explore.tally import REASONS_SHOWN, Tally, counts, money
 from warpsmith.explore.words import amount, best_line, clock, duration, percent, share
@@ -82,6 +84,10 @@ class PlainDisplay(Display):
                 return f"generation {number}: {counts(tally)}"
             case BestImproved(judged=judged):
                 return f"best: {best_line(judged, tally.bound)}"
+            case LessonLearnt(lesson=lesson):
+                return f"lesson: {lesson}"
+            case Waiting(seconds=seconds):
+                return f"nobody answers; waiting {seconds:.0f} s"
             case CandidateJudged(cached=False) if tally.judged % PLAIN_EVERY == 0:
                 return counts(tally)
             case Stopped(reason=reason):
@@ -116,6 +122,8 @@ class LiveDisplay(Display):
         rows.add_row("candidates", _candidates(tally))
         if tally.failures:
             rows.add_row("failed for", _failures(tally))
+        if tally.waiting:
+            rows.add_row("waiting", Text(f"{tally.waiting:.0f} s, as nobody answers", style="yellow"))
         rows.add_row("best", _best(tally))
         rows.add_row("time", _time(self.elapsed, tally.limit))
         if spent := money(tally):
@@ -152,6 +160,8 @@ def _candidates(tally: Tally) -> Text:
         text.append(f"  {tally.refused} answers without a program", style="yellow")
     if tally.passed_over:
         text.append(f"  {tally.passed_over} nothing new", style="dim")
+    if tally.lessons:
+        text.append(f"  {tally.lessons} lessons", style="dim")
     if tally.recalled:
         text.append(f"  {amount(tally.recalled)} known from the archive", style="dim")
     return text

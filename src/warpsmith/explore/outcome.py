@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from warpsmith.archive import Archive, Step
+from warpsmith.evolve.teaching import lessons_told
 from warpsmith.records import Bound, GpuSpec, Judged, Task
 
 
@@ -16,7 +17,7 @@ class Outcome:
 
     `history` holds every candidate judged, in order; `lineage` the best one after its ancestors; `stopped` says why
     the search ended. `best` is None where nothing passed. `course` tells how the best time came down with the seconds
-    spent; it is empty where that is not known.
+    spent; it is empty where that is not known. `lessons` is what authors said can be learnt from changes, in order.
     """
 
     task: Task
@@ -27,6 +28,7 @@ class Outcome:
     device: str
     stopped: str
     course: tuple[Step, ...] = ()
+    lessons: tuple[str, ...] = ()
 
     @property
     def passed(self) -> int:
@@ -78,6 +80,7 @@ def outcome_from_archive(archive: Archive, task_key: str, gpu: GpuSpec) -> Outco
         device=gpu.name,
         stopped=_last_reason(archive, task_key),
         course=archive.course(task_key, gpu.name),
+        lessons=lessons_told(archive, task_key),
     )
 
 

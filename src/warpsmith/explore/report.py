@@ -5,13 +5,14 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from warpsmith.explore import chart, tree, words
 from warpsmith.explore.course import course_line, draw_course
 from warpsmith.explore.highlight import highlight, style_sheet
 from warpsmith.explore.outcome import Outcome
 from warpsmith.program import format_plan
+from warpsmith.templates import environment_for
 from warpsmith.version import own_version
 
 LIGHT, DARK = "friendly", "github-dark"
@@ -42,13 +43,7 @@ def render_report(outcome: Outcome) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = environment_for(Path(__file__).parent / "templates", html=True)
     environment.filters |= {
         "duration": words.duration,
         "amount": words.amount,

@@ -12,11 +12,13 @@ from warpsmith.evolve.events import (
     CandidatePassedOver,
     Event,
     GenerationStarted,
+    LessonLearnt,
     Progress,
     StageFinished,
     StageStarted,
     Stopped,
     TaskLoaded,
+    Waiting,
 )
 from warpsmith.records import Bound, Judged, Stage, Task
 
@@ -40,8 +42,9 @@ class Tally:
     `judged`, `built` and `passed` count the candidates of this run, `recalled` those that the archive knew; `lost`
     are those on which the machine failed, `loss` says how it failed last. `failures`
     pairs each short reason with how often it came up. `refused` counts answers without a program, `passed_over`
-    candidates that said nothing new. `elapsed` and `limit` are in seconds; `usd` is what answers cost in this run,
-    `usd_before` in earlier ones, `usd_limit` the most that they may, in US dollars.
+    candidates that said nothing new, `lessons` what authors said can be learnt; `waiting` is for how many seconds
+    nobody can be asked. `elapsed` and `limit` are in seconds; `usd` is what answers cost in this run, `usd_before` in
+    earlier ones, `usd_limit` the most that they may, in US dollars.
     """
 
     task: Task | None = None
@@ -58,6 +61,8 @@ class Tally:
     recalled: int = 0
     refused: int = 0
     passed_over: int = 0
+    lessons: int = 0
+    waiting: float = 0.0
     failures: tuple[tuple[str, int], ...] = ()
     best: Judged | None = None
     elapsed: float = 0.0
@@ -82,13 +87,17 @@ class Tally:
             case StageFinished(stage=stage, seconds=seconds, detail=detail):
                 return replace(self, finished=(*self.finished, FinishedStage(stage, seconds, detail)))
             case GenerationStarted(number=number):
-                return replace(self, generation=number)
+                return replace(self, generation=number, waiting=0.0)
             case CandidateJudged(judged=judged, cached=cached):
                 return replace(self, recalled=self.recalled + 1) if cached else self._with(judged)
             case CandidateLost(message=message):
                 return replace(self, lost=self.lost + 1, loss=message)
             case AnswerRefused():
                 return replace(self, refused=self.refused + 1)
+            case LessonLearnt():
+                return replace(self, lessons=self.lessons + 1)
+            case Waiting(seconds=seconds):
+                return replace(self, waiting=seconds)
             case CandidatePassedOver():
                 return replace(self, passed_over=self.passed_over + 1)
             case BestImproved(judged=judged):
@@ -96,7 +105,7 @@ class Tally:
             case Progress(elapsed=elapsed, limit=limit, usd=usd, usd_limit=most, usd_before=before):
                 return replace(self, elapsed=elapsed, limit=limit, usd=usd, usd_limit=most, usd_before=before)
             case Stopped(reason=reason):
-                return replace(self, stopped=reason)
+                return replace(self, stopped=reason, waiting=0.0)
 
     def _with(self, judged: Judged) -> Tally:
         failure = judged.verdict.failure
@@ -124,6 +133,8 @@ def counts(tally: Tally) -> str:
         text += f", {tally.refused} answers without a program"
     if tally.passed_over:
         text += f", {tally.passed_over} nothing new"
+    if tally.lessons:
+        text += f", {tally.lessons} lessons"
     text += f", {tally.recalled} known from the archive" if tally.recalled else ""
     spent = money(tally)
     return f"{text}, {spent}" if spent else text

@@ -118,7 +118,7 @@ def test_a_home_that_is_passed_on_by_name_is_the_users_own(monkeypatch: pytest.M
         ("nothing", "answer: there is no answer; the agent ended with code 3"),
         ("half", "plan.toml: is missing"),
         ("malformed", "plan.toml:1: not TOML"),
-        ("binary", "kernel.cu: is not UTF-8"),
+        ("binary", "kernel.cu:1: is not UTF-8"),
         ("enormous", f"kernel.cu: is longer than {4 * MAX_SOURCE_LENGTH} bytes"),
         ("pipe", "kernel.cu: is no plain file"),
         ("library", "plan.toml: calls a library"),

@@ -15,13 +15,17 @@ MODEL = "test-coder"
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server sends. `declared` is the length that it promises; `stalls` keeps it from sending anything."""
+    """What the server sends. `declared` is the length that it promises.
+
+    `stalls` keeps it from sending anything; one that `drips` sends a byte now and then, and never ends.
+    """
 
     status: int = 200
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
     declared: int | None = None
     stalls: bool = False
+    drips: bool = False
 
 
 def says(text: str, *, finish: str = "stop", tokens: tuple[int, int] | None = (1000, 500)) -> Reply:
@@ -86,6 +90,8 @@ def serving(script: Sequence[Reply] | Callable[[str], Reply]) -> Iterator[Server
             self.send_header("content-length", str(len(reply.body) if reply.declared is None else reply.declared))
             self.end_headers()
             self.wfile.write(reply.body)
+            while reply.drips and not over.wait(0.02):
+                self.wfile.write(b" ")
             self.close_connection = True
 
         def log_message(self, format: str, *args: object) -> None:

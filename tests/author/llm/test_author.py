@@ -10,8 +10,8 @@ import pytest
 from pydantic_ai.exceptions import ModelAPIError
 
 from tests.author.llm.kit import QUICK, context, judge, judged, known, propose, reply, verdict_on
-from warpsmith.author import Author, Proposal, Refusal
-from warpsmith.author.llm import Explanation, FakeModel, Limits, LlmAuthor, ensemble
+from warpsmith.author import Author, Explains, Explanation, Proposal, Refusal, Rests
+from warpsmith.author.llm import FakeModel, Limits, LlmAuthor, ensemble
 from warpsmith.author.llm.budget import tokens_in
 from warpsmith.author.llm.prices import price
 from warpsmith.errors import SettingsError
@@ -222,6 +222,7 @@ def test_an_author_is_what_evolution_takes_for_one() -> None:
     assert writer.name == "llm:fake:model"
     assert writer.operators == {"translate": 0, "repair": 1, "rewrite": 1, "cross": 2}
     assert repr(writer) == "LlmAuthor('llm:fake:model')"
+    assert isinstance(writer, Explains) and isinstance(writer, Rests)
 
 
 def test_many_questions_at_once_are_all_answered() -> None:
@@ -265,3 +266,9 @@ def test_a_server_that_sells_known_models_has_their_price() -> None:
     sold = LlmAuthor("openai@https://openrouter.ai/api/v1:openai/gpt-5")
     assert sold.priced and sold.expected_usd > 0.0
     assert not LlmAuthor("openai@https://models.example.org/v1:openai/gpt-5").priced
+
+
+@pytest.mark.parametrize("name", ["gpt-5", "gpt-oss-120b", "openai/gpt-5", "claude-sonnet-4-5"])
+def test_a_model_on_an_own_server_is_free_whatever_it_is_called(name: str) -> None:
+    own = LlmAuthor(f"openai@http://127.0.0.1:9/v1:{name}")
+    assert own.expected_usd == 0.0 and not own.priced

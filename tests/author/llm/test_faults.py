@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,7 @@ from tests.author.llm.kit import context, propose, reply, verdict_on
 from tests.author.llm.server import Reply, Server, fails, says, serving
 from warpsmith.author import Proposal, Refusal
 from warpsmith.author.llm import Limits, LlmAuthor
+from warpsmith.author.llm.pace import PATIENCE
 from warpsmith.author.llm.reply import MAX_REPLY
 
 SHORT = Limits(timeout_s=20.0, attempts=3, requests_per_minute=1e9, backoff_s=0.0, rest_s=0.0)
@@ -100,6 +103,16 @@ def test_a_provider_that_wants_a_long_pause_gets_it() -> None:
         assert isinstance(propose(author, context()), Proposal)
 
 
+@pytest.mark.parametrize(("status", "worth_it"), [(401, False), (404, False), (429, True), (500, True)])
+def test_a_wrong_key_or_name_is_not_worth_waiting_for(status: int, worth_it: bool) -> None:
+    with serving([fails(status)]) as server:
+        author = LlmAuthor(server.model, dataclasses.replace(SHORT, attempts=1, rest_s=30.0), clock=lambda: 0.0)
+        assert author.rest_s == 0.0
+        for _ in range(PATIENCE):
+            refused(propose(author, context()))
+        assert author.rest_s == (30.0 if worth_it else math.inf)
+
+
 def test_pauses_between_attempts_double_or_are_what_the_provider_asks_for() -> None:
     pauses: list[float] = []
 
@@ -113,9 +126,11 @@ def test_pauses_between_attempts_double_or_are_what_the_provider_asks_for() -> N
     assert pauses == [2.0, 4.0, 8.0, 7.0]
 
 
-def test_a_stall_ends_with_the_time_limit() -> None:
+@pytest.mark.parametrize("fault", [Reply(stalls=True), Reply(drips=True, declared=1 << 40)], ids=["stall", "drips"])
+def test_a_stall_ends_with_the_time_limit(fault: Reply) -> None:
+    """Also where something comes all the time, as from a server that writes without end."""
     limits = Limits(timeout_s=0.2, attempts=2, backoff_s=0.0, requests_per_minute=1e9)
-    answer, server = answer_of(Reply(stalls=True), limits=limits)
+    answer, server = answer_of(fault, limits=limits)
     assert "timed out after 0.2 seconds" in refused(answer).note
     assert len(server.asked) == 2
 

@@ -89,6 +89,10 @@ def test_a_rest_begins_after_some_failures_doubles_and_ends() -> None:
         while rest.now:
             now[0] += 5.0
         lengths.append(now[0] - began)
+    rest.failed(lasting=True)
+    assert rest.left == math.inf, "it is worth waiting for a wrong key"
+    now[0] += LONGEST_REST
+    assert rest.left == 0.0, "a provider that may have been mended is never asked again"
     assert lengths[:4] == [10.0, 20.0, 40.0, 80.0]
     assert lengths[-1] == LONGEST_REST
     rest.failed()

@@ -12,7 +12,6 @@ from torch import nn
 from tests.author.llm.kit import BOUND, GPU, TASK, context, judge, judged, known, with_source
 from tests.judge.bench import judge_for
 from warpsmith.author import Context, Example
-from warpsmith.author.llm.author import OPERATORS
 from warpsmith.author.llm.budget import BYTES_PER_TOKEN, shorten, tokens_in
 from warpsmith.author.llm.prompt import (
     COMPLAINT_TOKENS,
@@ -24,6 +23,7 @@ from warpsmith.author.llm.prompt import (
     pose_explanation,
 )
 from warpsmith.author.llm.reply import Question, Reading, read_reply
+from warpsmith.author.protocol import OPERATORS
 from warpsmith.program import FLAGS
 from warpsmith.program.validate import DEVICE_PROPERTIES
 from warpsmith.records import Candidate, Judged, Lineage, Profile

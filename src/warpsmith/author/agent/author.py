@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from types import MappingProxyType
 from typing import Final
 
 from warpsmith.author.agent.answer import read_answer, read_cost
@@ -17,12 +16,9 @@ from warpsmith.author.agent.limits import AgentLimits
 from warpsmith.author.agent.process import Ending, run
 from warpsmith.author.agent.words import question, task_page
 from warpsmith.author.llm.secrets import HIDDEN, without_secrets
-from warpsmith.author.protocol import REPAIR, Context, Proposal, Refusal
+from warpsmith.author.protocol import OPERATORS, Context, Proposal, Refusal
 from warpsmith.errors import SettingsError
 from warpsmith.records import Candidate
-
-OPERATORS: Final = MappingProxyType({"translate": 0, REPAIR: 1, "rewrite": 1, "cross": 2})
-"""What an agent can be asked for, and how many parents each takes."""
 
 _SHORTEST_SECRET = 8
 """Characters. What is shorter would be found in ordinary text."""
@@ -61,27 +57,13 @@ class HeadlessAgent:
         self._open_desk = open_desk
         self._limits = limits or AgentLimits()
         self._environment = tuple(environment)
-        self._name = name or f"agent:{PurePath(command[0]).name}"
+        self.name: Final = name or f"agent:{PurePath(command[0]).name}"
+        self.operators: Final = dict(OPERATORS)
+        self.expected_usd: Final = expected_usd
         self._hybrid = hybrid
-        self._expected_usd = expected_usd
 
     def __repr__(self) -> str:
-        return f"HeadlessAgent({self._name!r})"
-
-    @property
-    def name(self) -> str:
-        """Name in lineages."""
-        return self._name
-
-    @property
-    def operators(self) -> dict[str, int]:
-        """Operators on offer and how many parents each takes."""
-        return dict(OPERATORS)
-
-    @property
-    def expected_usd(self) -> float:
-        """US dollars that an answer is taken to cost before the first bill."""
-        return self._expected_usd
+        return f"HeadlessAgent({self.name!r})"
 
     async def propose(self, context: Context) -> Proposal | Refusal | None:
         """Put the question to the agent. None where there are too few parents. Cancelled, it kills the agent.

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from warpsmith.author.agent.limits import AgentLimits
 from warpsmith.author.llm import prompt
 from warpsmith.author.llm.words import tensors
 from warpsmith.author.protocol import Context
+from warpsmith.templates import environment_for
 
 TOKENS = 60_000
 """Tokens of a question at most."""
@@ -41,11 +42,4 @@ def _render(name: str, **values: object) -> str:
 
 @cache
 def _environment() -> Environment:
-    # Markdown, not HTML: nothing is to be escaped.
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=StrictUndefined,
-        autoescape=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return environment_for(Path(__file__).parent / "templates")

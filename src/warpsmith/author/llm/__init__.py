@@ -12,13 +12,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from warpsmith.author.llm.author import Explanation, LlmAuthor, ensemble
+from warpsmith.author.llm.author import LlmAuthor, ensemble
 from warpsmith.author.llm.limits import Limits
 
 if TYPE_CHECKING:
     from warpsmith.author.llm.fake import FakeModel
 
-__all__ = ["Explanation", "FakeModel", "Limits", "LlmAuthor", "ensemble"]
+__all__ = ["FakeModel", "Limits", "LlmAuthor", "ensemble"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -19,15 +17,12 @@ from warpsmith.author.llm.pace import Clock, Rest, Sleep
 from warpsmith.author.llm.prices import price
 from warpsmith.author.llm.prompt import Prompt, pose, pose_again, pose_explanation
 from warpsmith.author.llm.reply import MAX_REPLY, Question, Reading, read_reply, without_thoughts
-from warpsmith.author.protocol import REPAIR, Context, Proposal, Refusal
+from warpsmith.author.protocol import OPERATORS, Context, Explanation, Proposal, Refusal
 from warpsmith.errors import SettingsError
 from warpsmith.records import Judged
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
-
-OPERATORS: Final = MappingProxyType({"translate": 0, REPAIR: 1, "rewrite": 1, "cross": 2})
-"""What a language model can be asked for, and how many parents each takes; a crossing is shown more if there are."""
 
 LESSON = 500
 """Characters of a lesson."""
@@ -36,23 +31,14 @@ BEGINNING = 2000
 """Characters that are kept of a reply that is too long to be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """The lesson of a change, in a sentence or two on one line, and what it cost."""
-
-    text: str
-    prompt: str
-    reply: str
-    cost_usd: float = 0.0
-
-
 class LlmAuthor:
     """Asks a model, given by its name (see `names`) or as a model of pydantic-ai.
 
     A reply that holds no program is answered once with the exact complaint; what then still holds none is a Refusal, as
     is a provider that does not answer. While a failing provider is left alone every question is answered with None at
-    once. `hybrid` allows programs that call a library. `name` is what lineages say, by default `llm:` and the model.
-    `clock` reads seconds and `sleep` waits for so many.
+    once. `hybrid` allows programs that call a library. `name` is what lineages say, by default `llm:` and the model;
+    `expected_usd` is the price of the longest prompt and the longest reply. Where there is none it is 0, `priced` is
+    false, and answers count as free. `clock` reads seconds and `sleep` waits for so many.
 
     Raises SettingsError for a name that means no model, or whose key is missing.
     """
@@ -70,34 +56,22 @@ class LlmAuthor:
         self._limits = limits or Limits()
         self._model = model_of(model) if isinstance(model, str) else model
         called = model if isinstance(model, str) else f"{self._model.system}:{self._model.model_name}"
-        self._name = name or f"llm:{called}"
+        self.name: Final = name or f"llm:{called}"
+        self.operators: Final = dict(OPERATORS)
         self._hybrid = hybrid
         self._client = Client(self._model, self._limits, clock, sleep)
         self._rest = Rest(self._limits.rest_s, clock)
-        self._dearest = price(self._model, self._limits.max_prompt_tokens, self._limits.max_reply_tokens)
+        dearest = price(self._model, self._limits.max_prompt_tokens, self._limits.max_reply_tokens)
+        self.expected_usd: Final = dearest or 0.0
+        self.priced: Final = dearest is not None
 
     def __repr__(self) -> str:
-        return f"LlmAuthor({self._name!r})"
+        return f"LlmAuthor({self.name!r})"
 
     @property
-    def name(self) -> str:
-        """Name in lineages."""
-        return self._name
-
-    @property
-    def operators(self) -> dict[str, int]:
-        """Operators on offer and how many parents each takes."""
-        return dict(OPERATORS)
-
-    @property
-    def expected_usd(self) -> float:
-        """US dollars that an answer may cost: the longest prompt and the longest reply. 0 where there is no price."""
-        return self._dearest or 0.0
-
-    @property
-    def priced(self) -> bool:
-        """Whether there is a price for the model. Where there is none, its answers count as free."""
-        return self._dearest is not None
+    def rest_s(self) -> float:
+        """Seconds for which the provider is left alone: 0 where it may be asked, infinite where waiting is no use."""
+        return self._rest.left
 
     async def propose(self, context: Context) -> Proposal | Refusal | None:
         """Ask for a program. None while the provider is left alone, and where there are too few parents.
@@ -145,7 +119,7 @@ class LlmAuthor:
     async def _ask(self, prompt: Prompt) -> Answer | Trouble:
         answer = await self._client.ask(prompt.instructions, prompt.text)
         if isinstance(answer, Trouble):
-            self._rest.failed(answer.wait_s)
+            self._rest.failed(answer.wait_s, lasting=answer.lasting)
         else:
             self._rest.worked()
         return answer

@@ -36,10 +36,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why there is no answer, in a line; and for how many seconds the provider asked to be left alone."""
+    """Why there is no answer, in a line; and for how many seconds the provider asked to be left alone.
+
+    `lasting` says that no question will be answered before somebody mends a name, a key or an account.
+    """
 
     reason: str
     wait_s: float = 0.0
+    lasting: bool = False
 
 
 class Client:
@@ -70,7 +74,7 @@ class Client:
             )
         except AgentRunError as error:
             wait = error.retry_after if isinstance(error, ModelAPIError) else None
-            return Trouble(_said(error), wait or 0.0)
+            return Trouble(_said(error), wait or 0.0, _lasting(error))
         text = without_secrets(clean((response.text or "")[: MAX_REPLY + 1]))
         return Answer(text, self._cost(response, instructions + prompt, text), response.finish_reason == "length")
 
@@ -119,6 +123,12 @@ def _may_pass(error: BaseException) -> bool:
     if isinstance(error, known.ModelAPIError):
         return (error.retry_after or 0.0) <= LONGEST_WAIT
     return isinstance(error, known.UnexpectedModelBehavior)
+
+
+def _lasting(error: Exception) -> bool:
+    from pydantic_ai import exceptions as known
+
+    return isinstance(error, known.ModelAuthenticationError | known.ModelNotFoundError | known.ModelQuotaExceededError)
 
 
 def _said(error: Exception) -> str:

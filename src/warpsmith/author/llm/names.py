@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from warpsmith.author.llm.prices import COMPATIBLE
 from warpsmith.errors import SettingsError
 from warpsmith.program.hints import suggest
 
@@ -97,9 +98,7 @@ def _compatible(name: str) -> Model:
         from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
     except ImportError as error:
         raise SettingsError(f"{name!r}: {_NOT_INSTALLED}") from error
-    provider = OpenAICompatibleProvider(
-        "openai-compatible", base_url=url, api_key=os.environ.get(COMPATIBLE_KEY) or None
-    )
+    provider = OpenAICompatibleProvider(COMPATIBLE, base_url=url, api_key=os.environ.get(COMPATIBLE_KEY) or None)
     # Every server knows `max_tokens`. Ollama among others ignores `max_completion_tokens`, and then writes on and on.
     return OpenAIChatModel(
         model, provider=provider, profile=OpenAIModelProfile(openai_chat_supports_max_completion_tokens=False)

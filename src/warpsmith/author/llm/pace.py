@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -52,18 +53,27 @@ class Rest:
         self._clock = clock
         self._failures = 0
         self._until = 0.0
+        self._lasting = False
+
+    @property
+    def left(self) -> float:
+        """Seconds for which the provider is still left alone: 0 where it may be asked, infinite where it is no use."""
+        left = max(0.0, self._until - self._clock())
+        return math.inf if left and self._lasting else left
 
     @property
     def now(self) -> bool:
         """Whether the provider is being left alone."""
-        return self._clock() < self._until
+        return self.left > 0.0
 
-    def failed(self, wait_s: float = 0.0) -> None:
+    def failed(self, wait_s: float = 0.0, *, lasting: bool = False) -> None:
         """Take in that a question was not answered. `wait_s` is how long the provider asked to be left alone.
 
-        Questions that were under way when the rest began, and fail as well, do not make it longer.
+        `lasting` says that it will answer none, such as for a wrong key. It is asked again all the same, but is not
+        worth waiting for. Questions that were under way when the rest began, and fail as well, do not make it longer.
         """
         now = self._clock()
+        self._lasting = lasting
         pause = 0.0
         if now >= self._until:
             self._failures += 1

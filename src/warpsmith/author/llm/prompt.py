@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from warpsmith.author.llm.budget import brief, shorten, tokens_in
 from warpsmith.author.llm.fences import fenced
@@ -19,6 +19,7 @@ from warpsmith.program.arithmetic import FUNCTIONS
 from warpsmith.program.library import LIBRARY
 from warpsmith.program.validate import DEVICE_PROPERTIES
 from warpsmith.records import Judged, Program
+from warpsmith.templates import environment_for
 
 FOLDER = Path(__file__).parent.parent / "prompts"
 
@@ -151,17 +152,8 @@ def render(name: str, **values: object) -> str:
 
 @cache
 def _environment() -> Environment:
-    # The result is Markdown for a model, not HTML: nothing is to be escaped.
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        undefined=StrictUndefined,
-        autoescape=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(FILTERS)
-    environment.filters["fenced"] = fenced
-    environment.filters["program_plan"] = _plan_text
+    environment = environment_for(FOLDER)
+    environment.filters |= {**FILTERS, "fenced": fenced, "program_plan": _plan_text}
     return environment
 
 
