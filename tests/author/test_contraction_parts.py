@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -135,3 +136,39 @@ def test_tiles_build_without_spills_and_without_pauses(checker: Checker) -> None
 def test_parts_are_offered_only_where_they_are_of_use(graph: Graph, on: GpuSpec) -> None:
     (genes,) = (genes for genes in compile_graph(graph, Recipe(), on).genes.values() if genes)
     assert "parts" not in genes[0].choices
+
+
+def _bulk(checker: Checker) -> tuple[Task, Compiled]:
+    task = checker.task(Wrapped(lambda a, b: a @ b), _normal(70, 640), _normal(640, 66))
+    return task, _parted(checker, task, feed="bulk", panels="128x64", depth="whole")
+
+
+def test_the_copy_engine_brings_the_same_tiles_as_threads_do(checker: Checker) -> None:
+    task, compiled = _bulk(checker)
+    assert "cp.async.bulk" in compiled.program.source
+    assert checker.largest_error(task, compiled, sanitize=True) <= 1e-6
+    assert torch.equal(
+        _outputs(checker, task, compiled),
+        _outputs(checker, task, _parted(checker, task, panels="128x64", depth="whole")),
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ("barrier_await(&arrived[slot], turn);", ";", "a bulk copy"),
+        ("wgmma_await_last_but_one();", ";", "while the wgmma in line"),
+        ("barrier_await(&read[before], slot == 0 ? turn ^ 1 : turn);", ";", "with nothing to order the two"),
+    ],
+)
+def test_a_tile_that_is_read_too_early_or_replaced_too_early_is_found(
+    checker: Checker, old: str, new: str, found: str
+) -> None:
+    task, compiled = _bulk(checker)
+    assert old in compiled.program.source
+    program = replace(compiled.program, source=compiled.program.source.replace(old, new))
+    build = checker.builder.build(program, dict(compiled.tunables), checker.simulator.architecture)
+    specs = {spec.name: spec for spec in (*task.graph.arguments, *task.graph.results)}
+    plan = bind(program.plan, specs, dict(compiled.tunables), GPU)
+    run = checker.simulator.run(build, plan, task.examples, task.graph.results, fill=7, sanitize=True, count=False)
+    assert any(found in finding.message for finding in run.findings), run.findings

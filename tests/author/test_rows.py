@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.author.conftest import Checker
-from warpsmith.author.builtin import Recipe
-from warpsmith.records import Task
+from tests.author.conftest import GPU, Checker
+from warpsmith.author.builtin import Compiled, Recipe, compile_graph
+from warpsmith.device.catalog import gpu
+from warpsmith.program import bind
+from warpsmith.records import GpuSpec, Task
 
 
 class Normalize(torch.nn.Module):
@@ -148,3 +151,118 @@ def test_inputs_may_be_called_what_kernels_call_their_own_variables(checker: Che
         for region in recipe.genes:
             recipe = recipe.choosing(region, "algorithm", algorithm)
         assert checker.largest_error(task, checker.compile(task, recipe)) < 4e-6
+
+
+# ------------------------------------------------------------------------------------- rows shared by clusters of blocks
+
+
+class Blend(torch.nn.Module):
+    """Two rows kept between passes, parameters along the row, and outputs of both shapes."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, gain: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        z = F.layer_norm(x * y, (x.shape[-1],)) * gain
+        return z.softmax(-1), z.argmax(-1), (x + z).abs().sum(-1)
+
+
+ROWS: dict[str, tuple[torch.nn.Module, tuple[torch.Tensor, ...]]] = {
+    "two inputs": (Blend(), (torch.randn(3, 4096), torch.randn(3, 4096).half(), torch.rand(4096))),
+    "odd": (Normalize(), (torch.randn(2, 5003), torch.rand(5003))),
+    "planes": (torch.nn.InstanceNorm2d(2, affine=True), (torch.randn(1, 2, 64, 68),)),
+    "not finite": (
+        torch.nn.Softmax(-1),
+        (
+            torch.randn(3, 4100)
+            .index_fill(1, torch.tensor([7, 4000]), float("-inf"))
+            .index_fill(1, torch.tensor([9]), 3e38),
+        ),
+    ),
+}
+# What a block holds of the rows above: an eighth fits, a half does not.
+SMALL = replace(GPU, shared_per_block=20 * 1024)
+
+
+def _clustered(task: Task, gpu: GpuSpec = GPU, **genes: int | str) -> Compiled:
+    recipe = compile_graph(task.graph, Recipe(), gpu).recipe
+    for region in recipe.genes:
+        for gene, choice in {"algorithm": "cluster", "stage": "shared", **genes}.items():
+            recipe = recipe.choosing(region, gene, choice)
+    return compile_graph(task.graph, recipe, gpu)
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize(("passes", "clusters"), [("one", (4,)), ("two", (2, 8))])
+def test_a_row_shared_by_a_cluster_is_right_for_every_size_of_cluster(
+    checker: Checker, name: str, passes: str, clusters: tuple[int, ...]
+) -> None:
+    module, inputs = ROWS[name]
+    task = checker.task(module, *inputs)
+    compiled = _clustered(task, passes=passes)
+    (launch,) = compiled.program.plan.launches
+    assert launch.cluster == ("CLUSTER",)
+    assert launch.shared != "0"
+    assert set(dict(compiled.program.plan.tunables)["CLUSTER"]) == {2, 4, 8}
+    for size in clusters:
+        tuned = compile_graph(task.graph, replace(compiled.recipe, tunables={"CLUSTER": size, "BLOCK": 256}), GPU)
+        assert checker.largest_error(task, tuned, sanitize=True) < 4e-6, tuned.program.source
+
+
+@pytest.mark.parametrize(("stage", "shared"), [("registers", False), ("reload", False), ("shared", True)])
+def test_what_blocks_of_a_cluster_keep(checker: Checker, stage: str, shared: bool) -> None:
+    task = checker.task(torch.nn.Softmax(-1), torch.randn(2, 4096))
+    compiled = _clustered(task, stage=stage)
+    (launch,) = compiled.program.plan.launches
+    assert launch.cluster and (launch.shared != "0") == shared
+    assert checker.largest_error(task, compiled, sanitize=True) < 4e-6
+
+
+def _sectors_read(checker: Checker, task: Task, compiled: Compiled) -> int:
+    build = checker.builder.build(compiled.program, dict(compiled.tunables), checker.simulator.architecture)
+    specs = {s.name: s for s in (*task.graph.arguments, *task.graph.results)}
+    plan = bind(compiled.program.plan, specs, dict(compiled.tunables), GPU)
+    run = checker.simulator.run(build, plan, dict(task.examples), task.graph.results, fill=7)
+    return sum(each.global_load_sectors for each in run.counters)
+
+
+def test_a_row_is_read_once_by_a_cluster_and_again_for_every_pass_by_a_block_that_cannot_hold_it(
+    checker: Checker,
+) -> None:
+    task = checker.task(torch.nn.Softmax(-1), torch.randn(2, 8192))
+    block = checker.compile(task).recipe.choosing("softmax.softmax", "algorithm", "block")
+    block = block.choosing("softmax.softmax", "stage", "reload").choosing("softmax.softmax", "passes", "two")
+    again = checker.compile(task, block)
+    read = {
+        name: _sectors_read(checker, task, each) for name, each in {"cluster": _clustered(task), "block": again}.items()
+    }
+    assert read == {"cluster": 2 * 8192 * 4 // 32, "block": 3 * 2 * 8192 * 4 // 32}
+
+
+def test_clusters_come_first_where_a_row_is_longer_than_a_block_holds(checker: Checker) -> None:
+    def first(columns: int, spec: GpuSpec, rows: int = 10) -> str:
+        compiled = compile_graph(checker.task(torch.nn.Softmax(-1), torch.randn(rows, columns)).graph, Recipe(), spec)
+        return str(compiled.recipe.genes["softmax.softmax"]["algorithm"])
+
+    assert first(8192, SMALL) == "cluster"
+    assert first(8192, SMALL, rows=2) != "cluster", "most of the GPU would idle"
+    assert first(8192, GPU) != "cluster", "a block can hold it"
+    assert first(8192, replace(SMALL, compute_capability=(8, 9))) != "cluster"
+    long = checker.task(torch.nn.Softmax(-1), torch.randn(10, 65536))
+    offered = compile_graph(long.graph, Recipe(), SMALL).genes["softmax.softmax"][0].choices
+    assert "cluster" not in offered, "no cluster can hold it"
+
+
+@pytest.mark.parametrize("name", ["H100", "B200"])
+def test_every_pair_of_sizes_of_a_long_row_fits(checker: Checker, name: str) -> None:
+    spec = gpu(name)
+    for columns in (393_216, 262_144, 65_535, 400_000):
+        graph = checker.task(torch.nn.Softmax(-1), torch.zeros(12, columns)).graph
+        plan = compile_graph(graph, Recipe(), spec).program.plan
+        specs = {each.name: each for each in (*graph.arguments, *graph.results)}
+        values = dict(plan.tunables)
+        for block, cluster in itertools.product(values["BLOCK"], values["CLUSTER"]):
+            bound = bind(
+                plan,
+                specs,
+                {name: each[0] for name, each in plan.tunables} | {"BLOCK": block, "CLUSTER": cluster},
+                spec,
+            )
+            assert columns * 4 / cluster <= bound.launches[0].shared <= spec.shared_per_block - 2048

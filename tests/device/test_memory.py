@@ -11,7 +11,6 @@ import torch
 
 from tests.device.kit import clean, instruction, launch, run, spec
 from warpsmith.device.arena import Arena, poison, tensor_bytes
-from warpsmith.errors import SimulatorError
 from warpsmith.records import DTYPE_BYTES, TensorSpec
 
 HEADER = 'extern "C" __global__ void k'
@@ -223,12 +222,6 @@ def test_launches_that_hardware_refuses(change, said):
     execution = run(HEADER + "(float* out, int n) { out[0] = n; }", wrong, {}, [spec("out", 4)])
     assert [one.kind for one in execution.findings] == ["invalid_launch"]
     assert said in execution.findings[0].message
-
-
-def test_clusters_are_refused_by_name():
-    wrong = replace(launch("k", 2, 32, ["out"]), cluster=(2, 1, 1))
-    with pytest.raises(SimulatorError, match="clusters"):
-        run(HEADER + "(float* out) { out[0] = 1; }", wrong, {}, [spec("out", 4)])
 
 
 @pytest.mark.parametrize("dtype", sorted(DTYPE_BYTES))

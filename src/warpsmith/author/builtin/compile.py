@@ -195,7 +195,7 @@ def _identifier(name: str) -> str:
 def _assemble(graph: Graph, parts: Cut, kernels: Sequence[Kernels]) -> Program:
     kernels = shared(kernels)
     helpers = {name for emitted in kernels for name in emitted.helpers}
-    types = {spec.dtype for spec in (*graph.arguments, *graph.results, *parts.intermediates)}
+    types = {spec.dtype for spec in (*graph.arguments, *graph.results)} | {s.dtype for s in parts.intermediates}
     types |= {buffer.dtype for emitted in kernels for buffer in emitted.buffers}
     includes = [
         f"#include <{header}>"

@@ -35,13 +35,15 @@ def _access(step: Instruction) -> tuple[str, str, int, bool, bool]:
         stem = name.split("::")[0]
         if stem not in ("L1", "L2", "shared", "param", "level"):
             raise step.fail(f"unknown modifier .{name}")
-        if stem in ("shared", "param"):
+        if name == "shared::cluster":
+            names.insert(0, "cluster")
+        elif stem in ("shared", "param"):
             if name.split("::")[1] not in ("cta", "entry", "func"):
                 raise step.fail(f"unknown modifier .{name}")
             names.insert(0, stem)
     space, kind, count, strong, read_only = "generic", "", 1, False, False
     for name in names:
-        if name in SPACES:
+        if name in SPACES or name == "cluster":
             space = "global" if name == "const" else name
             read_only = read_only or name == "const"
         elif name in DTYPES:
@@ -59,7 +61,7 @@ def _access(step: Instruction) -> tuple[str, str, int, bool, bool]:
     return space, kind, count, strong, read_only
 
 
-def _base(e: Emitter, step: Instruction, where: Operand, space: str) -> tuple[str, int]:
+def address_of(e: Emitter, step: Instruction, where: Operand, space: str) -> tuple[str, int]:
     """Return the expression of an address without its constant offset, and that offset."""
     if not isinstance(where, Address):
         raise step.fail("an address is due")
@@ -84,16 +86,21 @@ def load(e: Emitter, step: Instruction) -> str:
     if space == "param":
         _ld_param(e, step, targets, where, kind)
         return "other"
-    base, offset = _base(e, step, where, space)
+    base, offset = address_of(e, step, where, space)
     site = e.site(step, space, dtype, count, offset, strong=strong, read_only=read_only)
     call = f"{e.object(memory.load)}(M, F, {site}, {base})"
     if count == 1:
         e.write(step, targets[0], f"{call}[0]", dtype)
-        return "local" if space == "local" else "shared" if space == "shared" else "global"
+        return _class(space)
     e.lines.append(f"t = {call}")
     for column, item in enumerate(targets):
         e.write(step, item, f"t[{column}]", dtype)
-    return "local" if space == "local" else "shared" if space == "shared" else "global"
+    return _class(space)
+
+
+def _class(space: str) -> str:
+    """The class that an access is counted in."""
+    return {"local": "local", "shared": "shared", "cluster": "shared"}.get(space, "global")
 
 
 def _memory_dtype(e: Emitter, kind: str, registers: tuple[Operand, ...]) -> DType:
@@ -124,19 +131,19 @@ def store(e: Emitter, step: Instruction) -> str:
     where, value = step.operands[:2]
     values = value.items if isinstance(value, Vector) else (value,)
     dtype = _memory_dtype(e, kind, values)
-    base, offset = _base(e, step, where, space)
+    base, offset = address_of(e, step, where, space)
     site = e.site(step, space, dtype, count, offset, strong=strong)
     items = ", ".join(e.read(step, item, dtype) for item in values)
     e.lines.append(f"{e.object(memory.store)}(M, F, {site}, {base}, {items})")
-    return "local" if space == "local" else "shared" if space == "shared" else "global"
+    return _class(space)
 
 
 def atomic(e: Emitter, step: Instruction) -> str:
     """`atom` and `red`."""
     names = [name for name in step.modifiers if name not in SCOPES and name not in STRONG]
-    names = [name.split("::")[0] if name == "shared::cta" else name for name in names]
+    names = [name.removesuffix("::cta").removeprefix("shared::") for name in names]
     space = "generic"
-    if names and names[0] in ("global", "shared"):
+    if names and names[0] in ("global", "shared", "cluster"):
         space = names.pop(0)
     names = [name for name in names if name not in ("noftz", "L2::cache_hint")]
     if len(names) != 2 or names[1] not in DTYPES:
@@ -145,7 +152,7 @@ def atomic(e: Emitter, step: Instruction) -> str:
     where, *sources = step.operands[1:] if returns else step.operands
     dtype = DTYPES[names[1]]
     function = atomics.operation(step, names[0], names[1])
-    base, offset = _base(e, step, where, space)
+    base, offset = address_of(e, step, where, space)
     site = e.site(step, space, dtype, 1, offset, atomic=True)
     items = ", ".join(e.read(step, item, dtype) for item in sources)
     call = f"{e.object(atomics.execute)}(M, F, {site}, {e.object(function)}, {returns}, {base}, {items})"
@@ -158,7 +165,7 @@ def atomic(e: Emitter, step: Instruction) -> str:
 
 def load_matrix(e: Emitter, step: Instruction) -> str:
     """`ldmatrix`."""
-    return ldmatrix.emit(e, step, *_base(e, step, step.operands[1], "shared"))
+    return ldmatrix.emit(e, step, *address_of(e, step, step.operands[1], "shared"))
 
 
 def copy(e: Emitter, step: Instruction) -> str | None:
@@ -191,8 +198,8 @@ def _copy(e: Emitter, step: Instruction, cache: str) -> None:
         raise step.fail("unknown form of copy")
     dtype: DType = np.dtype(np.int32 if size.value == 4 else np.int64)
     count = 2 if size.value == 16 else 1
-    to, to_offset = _base(e, step, target, "shared")
-    start, start_offset = _base(e, step, source, "global")
+    to, to_offset = address_of(e, step, target, "shared")
+    start, start_offset = address_of(e, step, source, "global")
     reading = e.site(step, "global", dtype, count, start_offset)
     writing = e.site(step, "shared", dtype, count, to_offset)
     kept = e.read(step, rest[0], np.dtype(np.int32)) if rest else "None"

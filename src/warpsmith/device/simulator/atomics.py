@@ -81,7 +81,10 @@ def execute(
     offset = site.offset - (memory.GLOBAL_BASE if site.space == "global" else 0)
     at = memory.positions(addresses, offset)
     at = at if at.shape[0] == fragment.n else np.broadcast_to(at, (fragment.n,))
-    if site.space == "global":
+    if site.space == "cluster":
+        at = chunk.clusters.locate(fragment, site, addresses, (), write=True)
+        view = chunk.shared.view(site.dtype)
+    elif site.space == "global":
         memory.check_global(chunk, fragment, site, at)
         chunk.observe_global(fragment, site, at, write=True)
         view = chunk.memory.view(site.dtype)
@@ -107,7 +110,7 @@ def _generic(
     spaces = np.broadcast_to(memory.space_of(chunk, fragment, site, addresses), (fragment.n,))
     result = np.empty(fragment.n, site.dtype)
     for kind in np.unique(spaces).tolist():
-        name, base = memory.BASES[kind]
+        name, base = memory.window(chunk, kind)
         if name == "local":
             raise memory.Fault("invalid_launch", fragment, 0, site.line, "an atomic on local memory")
         index = np.flatnonzero(spaces == kind)

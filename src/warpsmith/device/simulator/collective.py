@@ -110,6 +110,9 @@ def activemask(e: Emitter, step: Instruction) -> str:
 
 def barrier(e: Emitter, step: Instruction) -> str:
     """`bar` and `barrier`: the scheduler does the waiting."""
+    if step.modifiers[:1] == ("cluster",):
+        _cluster_barrier(e, step)
+        return "barrier"
     if step.modifiers[:1] == ("warp",):
         e.lines.append("M.warp_barrier(F)")
         return "barrier"
@@ -124,10 +127,23 @@ def barrier(e: Emitter, step: Instruction) -> str:
     return "barrier"
 
 
+def _cluster_barrier(e: Emitter, step: Instruction) -> None:
+    """`barrier.cluster.arrive`; a wait is how a block ends."""
+    names = set(step.modifiers[2:])
+    if step.modifiers[1:2] == ("arrive",):
+        if not names <= {"release", "relaxed", "aligned"}:
+            raise step.fail("unknown form of barrier")
+        e.lines.append(f"M.clusters.arrive(F, {step.line}, {'relaxed' in names})")
+    elif step.modifiers[1:2] != ("wait",):
+        raise step.fail("unknown form of barrier")
+
+
 def fence(e: Emitter, step: Instruction) -> str:
     """`membar` and `fence`: memory is always consistent here, but the sanitizer wants to know of proxies."""
     if step.modifiers in (("proxy", "async"), ("proxy", "async", "shared::cta")):
         e.lines.append("M.proxy_fence(F)")
+        return "barrier"
+    if step.modifiers == ("mbarrier_init", "release", "cluster"):
         return "barrier"
     known = {"gl", "cta", "sys", "sc", "acq_rel", "gpu", "cluster", "level", "proxy", "alias", "async"}
     if not set(step.modifiers) - {"global"} <= known:

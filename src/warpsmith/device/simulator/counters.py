@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 SAMPLE = 64
 SECTOR = 32
+REMOTE_COST = 8
+"""Wavefronts that one of another block's shared memory counts as. A round figure of the size that microbenchmarks of
+Hopper report for both: some 180 cycles until an answer, and a fraction of the bandwidth of a block's own."""
 LANES = np.arange(32)
 _ARITHMETIC = ("fp32", "fp64", "fp16", "int", "special", "convert", "control")
 _OTHERS = ("tensor", "shared", "global", "local", "atomic", "barrier", "shuffle", "other")
@@ -48,7 +51,7 @@ class Counting:
         self.sectors = {False: 0.0, True: 0.0}
         self.requests = {False: 0, True: 0}
         self.wavefronts = 0.0
-        self.shared_requests = 0
+        self.shared_requests = 0.0
         self.local_bytes = 0
         self.divergent = 0
 
@@ -110,6 +113,13 @@ class Counting:
             ids, lane = ids[sample], lane[sample]
         self.wavefronts += _wavefronts(ids, lane, where, width) * scale
 
+    def cluster_access(self, fragment: Fragment, site: Site, at: Array, far: float) -> None:
+        """Threads access shared memory of their cluster at byte offsets, a share of them, `far`, in other blocks."""
+        wavefronts, requests = self.wavefronts, self.shared_requests
+        self.shared_access(fragment, site, at)
+        self.wavefronts += (REMOTE_COST - 1) * far * (self.wavefronts - wavefronts)
+        self.shared_requests += (REMOTE_COST - 1) * far * (self.shared_requests - requests)
+
     def matrix_read(self, pieces: int) -> None:
         """A `wgmma` reads so many pieces of 16 bytes: eight, a core matrix, in one request without conflicts."""
         self.shared_requests += pieces // 8
@@ -155,7 +165,7 @@ class Counting:
             int(np.count_nonzero(self.loaded)),
             int(np.count_nonzero(self.stored)),
             round(self.wavefronts),
-            self.shared_requests,
+            round(self.shared_requests),
             self.local_bytes,
             self.divergent,
             branches,

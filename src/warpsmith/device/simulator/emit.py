@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from warpsmith.device.simulator import accesses, alu, collective, mma, moves, special, wgmma
+from warpsmith.device.simulator import accesses, alu, bulk_emit, collective, mma, moves, special, wgmma
 from warpsmith.device.simulator.chains import Chains
 from warpsmith.device.simulator.decode import BOOL, DTYPES, SHORT, DType, Operation
 from warpsmith.device.simulator.flow import Block, Flow, needs_whole_warp
@@ -39,12 +39,15 @@ HANDLERS: dict[str, Handler] = {
     "move": moves.move,
     "cvta": moves.cvta,
     "isspacep": moves.isspacep,
+    "mapa": moves.mapa,
+    "getctarank": moves.getctarank,
     "ld": accesses.load,
     "ldu": accesses.load,
     "st": accesses.store,
     "atom": accesses.atomic,
     "red": accesses.atomic,
-    "cp": accesses.copy,
+    "cp": bulk_emit.copy,
+    "mbarrier": bulk_emit.barrier,
     "ldmatrix": accesses.load_matrix,
     "mma": mma.mma,
     "wgmma": wgmma.emit,

@@ -3,7 +3,10 @@
 Each launch uses several resources: the issue slots and pipes of its multiprocessors, shared memory, L1, L2, DRAM,
 and the time that warps wait for answers. Each alone sets a least time; together they take the 2-norm of those times,
 which lies between the greatest and the sum, so that every saving counts for something. The busiest multiprocessor
-sets the pace. A launch adds an overhead: the times are those of a plan replayed as a CUDA graph.
+sets the pace. The blocks of a cluster run at the same time, on multiprocessors of their own as long as there are; those
+that are left over when all clusters are placed stay idle. That clusters keep to parts of the GPU, some of which have an
+odd number of multiprocessors, is not modelled. A launch adds an overhead: the times are those of a plan replayed as a
+CUDA graph.
 
 Where the numbers come from: throughputs per clock and multiprocessor from the CUDA C++ Programming Guide 13.0,
 "Throughput of Native Arithmetic Instructions"; 128 bytes a clock for L1 and shared memory, and the granularities
@@ -121,9 +124,11 @@ def _launch(
     blocks_per_sm, limit = occupancy(launch, resources, spec)
     blocks = math.prod(launch.grid)
     warps_per_block = -(-math.prod(launch.block) // 32)
-    busiest = -(-blocks // spec.sm_count) / blocks
-    waves = blocks / (spec.sm_count * blocks_per_sm)
-    resident = min(blocks, spec.sm_count * blocks_per_sm) * warps_per_block
+    together = math.prod(launch.cluster)
+    at_once = spec.sm_count // together * together
+    busiest = -(-blocks // at_once) / blocks
+    waves = blocks / (at_once * blocks_per_sm)
+    resident = min(blocks, at_once * blocks_per_sm) * warps_per_block
     times = {
         **_pipes(counted, spec, busiest),
         **_memory(counted, spec, busiest, resident),

@@ -83,7 +83,15 @@ class Barrier:
     target: int
 
 
-End = Jump | Branch | Switch | Exit | Barrier
+@dataclass(frozen=True, slots=True)
+class ClusterWait:
+    """Wait until all threads of the cluster have arrived (`barrier.cluster.wait`); then go on at `target`."""
+
+    instruction: Instruction
+    target: int
+
+
+End = Jump | Branch | Switch | Exit | Barrier | ClusterWait
 
 
 @dataclass
@@ -117,7 +125,7 @@ class Block:
     def targets(self) -> tuple[int, ...]:
         """Blocks that may come next."""
         match self.end:
-            case Jump(target) | Barrier(target=target):
+            case Jump(target) | Barrier(target=target) | ClusterWait(target=target):
                 return (target,)
             case Branch(taken=taken, other=other):
                 return (taken, other)
@@ -236,6 +244,19 @@ def _is_barrier(instruction: Instruction) -> bool:
     return instruction.opcode in ("bar", "barrier") and instruction.modifiers[:1] not in (("warp",), ("cluster",))
 
 
+def waits_for_cluster(instruction: Instruction) -> bool:
+    """Whether an instruction is `barrier.cluster.wait`. Raises SimulatorError for an unknown form of it."""
+    if instruction.opcode != "barrier" or instruction.modifiers[:2] != ("cluster", "wait"):
+        return False
+    if not set(instruction.modifiers[2:]) <= {"acquire", "aligned"}:
+        raise instruction.fail("unknown form of barrier")
+    return True
+
+
+def _ends(instruction: Instruction) -> bool:
+    return instruction.opcode in ENDS or _is_barrier(instruction) or waits_for_cluster(instruction)
+
+
 def _expand_guards(items: list[Instruction | Label]) -> list[tuple[Instruction | Label, bool]]:
     """Turn every guarded instruction that is not a branch into a branch around it. The flag marks such branches."""
     expanded: list[tuple[Instruction | Label, bool]] = []
@@ -270,7 +291,7 @@ def _blocks(items: list[Instruction | Label], targets: Mapping[str, tuple[str, .
             if item.name in labels:
                 raise SimulatorError(f"PTX: label {item.name} stands twice")
             labels[item.name] = len(starts) - 1
-        previous_ended = isinstance(item, Instruction) and (item.opcode in ENDS or _is_barrier(item))
+        previous_ended = isinstance(item, Instruction) and _ends(item)
     blocks: list[Block] = []
     for index, start in enumerate(starts):
         stop = starts[index + 1] if index + 1 < len(starts) else len(expanded)
@@ -306,6 +327,8 @@ def _block(
             end = Exit(last)
         elif _is_barrier(last):
             end = _barrier(last, index + 1)
+        elif waits_for_cluster(last):
+            end = ClusterWait(last, index + 1)
     line = next((step.line for step, _ in steps if step.line), 0)
     waits = bool(steps) and waits_for_warp(steps[0][0])
     return Block(index, [step for step, _ in steps], end, waits=waits, line=line)

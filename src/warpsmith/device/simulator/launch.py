@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import deque
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpsmith.device.arena import Arena
+from warpsmith.device.simulator.clusters import block_place
 from warpsmith.device.simulator.counters import Counting
 from warpsmith.device.simulator.emit import Code
 from warpsmith.device.simulator.flow import Flow
@@ -39,6 +41,7 @@ class KernelRun:
     memory: Memory
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
+    cluster: tuple[int, int, int]
     dynamic_shared: int
     arguments: Mapping[str, bytes]
     counting: Counting | None
@@ -62,9 +65,9 @@ class KernelRun:
     def place(self, slot: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """Return %ctaid and %tid of the thread with a slot, counted over the launch."""
         block, thread = divmod(slot, (self.block_threads + 31) // 32 * 32)
-        gx, gy, _ = self.grid
+        x, y, z = (int(block_place(block, self.grid, self.cluster, axis)) for axis in range(3))
         bx, by, _ = self.block
-        return (block % gx, block // gx % gy, block // (gx * gy)), (thread % bx, thread // bx % by, thread // (bx * by))
+        return (x, y, z), (thread % bx, thread // bx % by, thread // (bx * by))
 
     def scratch(self, size: int) -> NDArray[np.uint8]:
         """Memory of a chunk, its contents undefined on hardware: here bytes that read as NaN."""
@@ -127,11 +130,13 @@ def argument_bytes(parameter: Variable, value: int) -> bytes:
 def execute(run: KernelRun, kernel: str) -> list[Finding]:
     """Run all blocks; return what stopped the launch, if anything.
 
-    Chunks run one after the other. One that is not done after `QUANTUM` basic blocks may be waiting for blocks that
-    have not begun, so the next one is begun beside it, and all take turns; as many as the GPU could hold at once.
+    A cluster lies in one chunk. Chunks run one after the other. One that is not done after `QUANTUM` basic blocks may
+    wait for blocks that have not begun, so the next one is begun beside it, and all take turns; as many as the GPU
+    could hold at once.
     """
     total = run.grid[0] * run.grid[1] * run.grid[2]
-    size = total if run.cooperative else max(1, CHUNK_THREADS // run.block_threads)
+    together = math.prod(run.cluster)
+    size = total if run.cooperative else together * max(1, CHUNK_THREADS // (run.block_threads * together))
     limit = max(1, run.spec.sm_count * run.spec.threads_per_sm // (size * run.block_threads))
     waiting = deque(range(0, total, size))
     active: list[Chunk] = []

@@ -31,7 +31,7 @@ def reads_and_writes(step: Instruction) -> tuple[list[str], list[str]]:
     operands = list(step.operands)
     writes: list[str] = []
     reduces = step.opcode in ("bar", "barrier") and "red" in step.modifiers
-    if operands and (step.opcode not in NO_DESTINATION or reduces):
+    if operands and (step.opcode not in NO_DESTINATION or reduces) and not isinstance(operands[0], Address):
         writes = registers_of(operands.pop(0))
     reads = [name for operand in operands for name in registers_of(operand)]
     if step.opcode == "wgmma":

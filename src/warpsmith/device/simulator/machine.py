@@ -10,6 +10,7 @@ where threads spin. So after `PATIENCE` basic blocks the fragments take turns fo
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,10 @@ from numpy.typing import NDArray
 
 from warpsmith.device.simulator import warp, warpgroups
 from warpsmith.device.simulator.barriers import Barriers
+from warpsmith.device.simulator.bulk import Bulk
+from warpsmith.device.simulator.clusters import Clusters, Three, block_place
 from warpsmith.device.simulator.copies import Copies
-from warpsmith.device.simulator.flow import Barrier, Branch, Exit, Jump, Switch
+from warpsmith.device.simulator.flow import Barrier, Branch, ClusterWait, Exit, Jump, Switch
 from warpsmith.device.simulator.fragment import Fragment, join
 from warpsmith.device.simulator.memory import Fault, Memory
 from warpsmith.device.simulator.products import Products
@@ -45,7 +48,9 @@ class Chunk:
         self.spec: GpuSpec = run.spec
         self.memory = run.memory
         self.regions = run.arena
-        self.grid, self.block = run.grid, run.block
+        self.grid: Three = run.grid
+        self.block: Three = run.block
+        self.cluster: Three = run.cluster
         self.first_block: int = first_block
         self.block_count: int = block_count
         self.block_threads = run.block_threads
@@ -69,7 +74,9 @@ class Chunk:
         self.ready: dict[int, list[Fragment]] = {0: [first]}
         self.parked: dict[int, list[Fragment]] = {}
         self.barriers = Barriers(self)
+        self.clusters: Clusters = Clusters(self, math.prod(run.cluster))
         self.copies = Copies(self)
+        self.bulk = Bulk(self)
         self.products = Products(self)
         self.alive = np.full(block_count, self.block_threads, np.int64)
         self.alive_total = first.n
@@ -98,7 +105,10 @@ class Chunk:
         return not self.ready and not self.parked and not self.barriers.waiting
 
     def _wake(self) -> bool:
-        """Called when nobody can run: let warps that wait in vain go on. Raises Fault where a barrier is stuck."""
+        """Called when nobody can run: let warps that wait in vain go on. Raises Fault where a barrier is stuck.
+
+        That of a cluster never is by itself: it opens once all threads that have not ended are there.
+        """
         if self.parked:
             pc = min(self.parked)
             fragment = join(self.parked.pop(pc), self.code.live[pc], self.slots)
@@ -139,6 +149,10 @@ class Chunk:
             return lowest
         order = sorted(self.ready)
         return order[self.turn // STEP % len(order)]
+
+    def take_turns(self) -> None:
+        """Let others run: whoever is at the lowest program counter waits for them."""
+        self.turn = max(self.turn, PATIENCE)
 
     def _complete(self, pc: int, fragment: Fragment) -> Fragment | None:
         """Park the threads whose warps (or warpgroups) are not all here; return the others."""
@@ -204,11 +218,13 @@ class Chunk:
         self.put(end.other, fragment.select(other, self.code.live[end.other]))
         return -1
 
-    def _leave(self, end: Exit | Switch | Barrier, fragment: Fragment) -> None:
+    def _leave(self, end: Exit | Switch | Barrier | ClusterWait, fragment: Fragment) -> None:
         if isinstance(end, Exit):
             self._exit(end, fragment)
         elif isinstance(end, Switch):
             self._switch(end, fragment)
+        elif isinstance(end, ClusterWait):
+            self.clusters.wait(end, fragment)
         else:
             self.barriers.arrive(end, fragment)
 
@@ -222,6 +238,7 @@ class Chunk:
             np.bitwise_and.at(self.alive_masks, ids, ~(np.int64(1) << warp.lanes(fragment)))
             self._wake_parked()
             self.barriers.release_all()
+        self.clusters.end(fragment)
 
     def _wake_parked(self) -> None:
         """Threads that ended no longer keep their warps waiting."""
@@ -274,6 +291,9 @@ class Chunk:
             number = np.array([self.first_block], np.int64)
         else:
             number = fragment.block_ids + self.first_block
+        if self.cluster[1:] != (1, 1):
+            place: Array = block_place(number, self.grid, self.cluster, axis)
+            return place
         if axis == 0:
             return number if self.grid[1] == self.grid[2] == 1 else number % self.grid[0]
         number = number // self.grid[0]
@@ -304,6 +324,16 @@ class Chunk:
             run.counting.shared_access(fragment, site, at)
         if self.watch is not None:
             self.watch.shared_access(fragment, site, at, write, values)
+
+    def observe_cluster(
+        self, fragment: Fragment, site: Site, offsets: Array, where: Array, far: Array, *, write: bool,
+        values: tuple[Array, ...],
+    ) -> None:  # fmt: skip
+        """Tell counters and sanitizer of an access at `where` in the chunk's shared memory, `far` in other blocks."""
+        if self.run_state.counting is not None:
+            self.run_state.counting.cluster_access(fragment, site, offsets, float(far.mean()))
+        if self.watch is not None:
+            self.watch.cluster_access(fragment, site, offsets, where, far, write, values)
 
     def observe_local(self, fragment: Fragment, site: Site, at: Array, *, write: bool) -> None:
         """Tell counters and sanitizer of an access that was checked."""

@@ -124,6 +124,8 @@ def load(chunk: Chunk, fragment: Fragment, site: Site, addresses: Array) -> tupl
         check_range(fragment, site, at, chunk.shared_bytes, "shared memory")
         chunk.observe_shared(fragment, site, at, write=False)
         return chunk.shared.load(shared_positions(chunk, fragment, at), site, fragment.n)
+    if site.space == "cluster":
+        return chunk.shared.load(chunk.clusters.locate(fragment, site, addresses, (), write=False), site, fragment.n)
     if site.space == "local":
         at = positions(addresses, site.offset)
         check_range(fragment, site, at, chunk.local_bytes, "local memory")
@@ -145,6 +147,9 @@ def store(chunk: Chunk, fragment: Fragment, site: Site, addresses: Array, *value
         check_range(fragment, site, at, chunk.shared_bytes, "shared memory")
         chunk.observe_shared(fragment, site, at, write=True, values=values)
         chunk.shared.store(shared_positions(chunk, fragment, at), site, values, fragment.n)
+    elif site.space == "cluster":
+        at = chunk.clusters.locate(fragment, site, addresses, values, write=True)
+        chunk.shared.store(at, site, values, fragment.n)
     elif site.space == "local":
         at = positions(addresses, site.offset)
         check_range(fragment, site, at, chunk.local_bytes, "local memory")
@@ -174,7 +179,10 @@ def space_of(chunk: Chunk, fragment: Fragment, site: Site, addresses: Array) -> 
     return np.where(at >= GLOBAL_BASE, 0, np.where(at >= SHARED_BASE, 1, np.where(at >= LOCAL_BASE, 2, 0)))
 
 
-BASES = (("global", 0), ("shared", SHARED_BASE), ("local", LOCAL_BASE))
+def window(chunk: Chunk, kind: int) -> tuple[str, int]:
+    """The name of a space by its number, and where its window begins. Blocks of a cluster share one for theirs."""
+    shared = "shared" if chunk.clusters.size == 1 else "cluster"
+    return (("global", 0), (shared, SHARED_BASE), ("local", LOCAL_BASE))[kind]
 
 
 def _generic(
@@ -185,7 +193,7 @@ def _generic(
     results: tuple[Array, ...] = ()
     kinds = np.unique(spaces)
     for kind in kinds.tolist():
-        name, base = BASES[kind]
+        name, base = window(chunk, kind)
         concrete = chunk.concrete(site, name)
         if len(kinds) == 1:
             if values is None:

@@ -19,7 +19,7 @@ from warpsmith.device.simulator.ptx import (
 if TYPE_CHECKING:
     from warpsmith.device.simulator.emit import Emitter
 
-_SPACES = ("global", "shared", "local", "const", "param")
+_SPACES = ("global", "shared", "shared::cta", "shared::cluster", "local", "const", "param")
 
 
 def mov(e: Emitter, step: Instruction) -> str:
@@ -74,7 +74,7 @@ def cvta(e: Emitter, step: Instruction) -> str:
     space = modifiers.one_of(*_SPACES, default="global")
     modifiers.type()
     modifiers.done()
-    base = {"shared": memory.SHARED_BASE, "local": memory.LOCAL_BASE}.get(space, 0)
+    base = {"shared": memory.SHARED_BASE, "local": memory.LOCAL_BASE}.get(space.split("::")[0], 0)
     text = e.read(step, step.operands[1], np.dtype(np.int64))
     if base:
         text = f"{text} {'-' if back else '+'} {e.number(base, np.dtype(np.int64))}"
@@ -90,6 +90,33 @@ def isspacep(e: Emitter, step: Instruction) -> str:
     text = e.read(step, step.operands[1], np.dtype(np.int64))
     e.write(step, step.operands[0], f"{e.object(special.SPACE_TESTS[space])}({text})", BOOL)
     return "int"
+
+
+def mapa(e: Emitter, step: Instruction) -> str:
+    """`mapa`: the same place in the shared memory of another block of the cluster."""
+    dtype, base = _window(step)
+    items = f"{e.read(step, step.operands[1], dtype)}, {e.read(step, step.operands[2], np.dtype(np.int32))}"
+    e.write(step, step.operands[0], f"M.clusters.map(F, {items}, {step.line}, {base})", dtype)
+    return "int"
+
+
+def getctarank(e: Emitter, step: Instruction) -> str:
+    """`getctarank`: the rank of the block that an address of shared memory belongs to."""
+    dtype, base = _window(step)
+    text = f"M.clusters.rank_of(F, {e.read(step, step.operands[1], dtype)}, {base})"
+    e.write(step, step.operands[0], text, np.dtype(np.int32))
+    return "int"
+
+
+def _window(step: Instruction) -> tuple[DType, int]:
+    """The type of an address of shared memory, and where its window begins: generic, or `shared::cluster`."""
+    modifiers = Modifiers(step)
+    own = modifiers.take("shared::cluster")
+    kind = modifiers.one_of("u32", "u64")
+    modifiers.done()
+    if kind == "u32" and not own:
+        raise step.fail("generic addresses have 64 bits")
+    return np.dtype(f"i{int(kind[1:]) // 8}"), 0 if own else memory.SHARED_BASE
 
 
 def control(e: Emitter, step: Instruction) -> str | None:

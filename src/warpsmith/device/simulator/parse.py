@@ -82,13 +82,13 @@ class _ModuleReader(BodyReader):
         name = self.take()
         parameters = self.parameters() if self.next == "(" else ()
         max_threads: tuple[int, ...] = ()
+        cluster: tuple[int, ...] = ()
         while self.next not in ("{", ";"):
             token = self.take()
             if token in (".maxntid", ".reqntid"):
-                values = [self.integer()]
-                while self.accept(","):
-                    values.append(self.integer())
-                max_threads = tuple(values)
+                max_threads = self._extents_of_launch()
+            elif token == ".reqnctapercluster":
+                cluster = self._extents_of_launch()
         if self.accept(";"):
             self.functions.setdefault(name, Function(name, entry, returns, parameters, {}, (), (), {}))
             return
@@ -103,4 +103,11 @@ class _ModuleReader(BodyReader):
             tuple(body.items),
             body.targets,
             max_threads,
+            cluster,
         )
+
+    def _extents_of_launch(self) -> tuple[int, ...]:
+        values = [self.integer()]
+        while self.accept(","):
+            values.append(self.integer())
+        return tuple(values)

@@ -49,6 +49,8 @@ class Proxies:
         self.line = np.zeros(size, I4)
         self.groups = -(-chunk.block_slots // WARPGROUP)
         self.finished_at = np.full((self.groups, size), NEVER, I4)
+        clocks = watch.sanitizer.barriers
+        self.finished_clock = np.zeros((self.groups, WARPS, size), I4) if clocks else None
         self.fence_at = np.full(chunk.slot_count, NEVER, I4)
         self.latest = np.full(chunk.block_count, NEVER, I4)
         self.before = np.full(chunk.block_count, NEVER, I4)
@@ -79,6 +81,9 @@ class Proxies:
                 self.reading[places] -= 1
                 within = slot % self.watch.chunk.block_slots // WARPGROUP
                 self.finished_at[within, places] = self.watch.epoch[slot]
+                if self.finished_clock is not None and self.watch.handover is not None:
+                    warps = slot + WARP * np.arange(WARPS)
+                    self.finished_clock[within, :, places] = self.watch.handover.time(warps)
                 held[group] = places[:0]
         if pending.any():
             return
@@ -93,6 +98,10 @@ class Proxies:
             watch.report("uninitialised", fragment, lane, line, message, 0)
         if watch.flights is not None:
             watch.copy_in_flight(fragment, lane, line, places)
+        if watch.handover is not None:
+            one = fragment.select(np.full(len(places), lane), ())
+            for warp in range(WARPS):
+                watch.handover.check(one, line, places, 1, "a wgmma reads", warp)
         past, lines, _ = watch.shared_shadow.past("write", places)
         written = past.thread >= 0
         racing = np.zeros(len(places), np.bool_)
@@ -161,6 +170,14 @@ class Proxies:
         pieces = max(1, site.width // self.granule)
         places = granules(at, self.granule, pieces)
         self.wrote(places)
+        self.check_write(fragment, site, places, pieces, mine=True)
+
+    def check_write(self, fragment: Fragment, site: Site, places: Array, pieces: int, *, mine: bool) -> None:
+        """Report writes to granules, `pieces` by each thread, that a product reads, or has read with nothing between.
+
+        What its own warpgroup has read, a thread may write to if it is it who writes (`mine`); the copy engine may not,
+        as long as nothing tells that all four warps are done.
+        """
         reading = self.reading[places] > 0
         if reading.any():
             position = int(np.argmax(reading))
@@ -173,12 +190,25 @@ class Proxies:
         slots = np.repeat(fragment.slots, pieces)
         own, epoch = slots % self.watch.chunk.block_slots // WARPGROUP, self.watch.epoch[slots]
         for group in range(self.groups):
-            racing = (self.finished_at[group, places] == epoch) & (own != group)
+            racing = (self.finished_at[group, places] == epoch) & ((own != group) | (not mine))
+            racing &= ~self._told(group, places, slots)
             if racing.any():
                 position = int(np.argmax(racing))
                 message = f"writes {self._where(places[position])}, which warpgroup {group} of the block reads by the "
                 message += f"wgmma in line {self.line[places[position]]} with nothing to order the two"
                 self._report(fragment, site, position // pieces, places[position], message)
+
+    def _told(self, group: int, places: Array, slots: Array) -> Array:
+        """Whether these threads know by barriers in shared memory that a warpgroup of their block has finished."""
+        if self.finished_clock is None or self.watch.handover is None:
+            return np.zeros(len(places), np.bool_)
+        warp = slots // WARP
+        first = slots // self.watch.chunk.block_slots * (self.watch.chunk.block_slots // WARP) + group * WARPS
+        told = np.ones(len(places), np.bool_)
+        for number in range(WARPS):
+            clock = self.finished_clock[group, number, places]
+            told &= (warp == first + number) | (self.watch.handover.known[warp, first + number] >= clock)
+        return told
 
     # -- reports
 

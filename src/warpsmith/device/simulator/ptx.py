@@ -122,7 +122,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A kernel (`entry`) or device function; a declaration alone has no body."""
+    """A kernel (`entry`) or device function; a declaration alone has no body. `cluster` is its `__cluster_dims__`."""
 
     name: str
     entry: bool
@@ -133,6 +133,7 @@ class Function:
     body: tuple[Instruction | Label, ...]
     targets: dict[str, tuple[str, ...]]
     max_threads: tuple[int, ...] = ()
+    cluster: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

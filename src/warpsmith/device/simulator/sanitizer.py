@@ -7,6 +7,7 @@ and says so. Each pair of source lines is reported once.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from warpsmith.device.arena import Arena
 from warpsmith.device.simulator.flow import Flow
 from warpsmith.device.simulator.fragment import Fragment
+from warpsmith.device.simulator.handover import Handover
+from warpsmith.device.simulator.meetings import Meetings
 from warpsmith.device.simulator.memory import GLOBAL_BASE, shared_positions
 from warpsmith.device.simulator.proxies import Proxies
 from warpsmith.device.simulator.ptx import Instruction
@@ -44,25 +47,37 @@ class Sanitizer:
     """Watches one launch."""
 
     def __init__(
-        self, kernel: str, flow: Flow, sites: tuple[Site, ...], arena: Arena, initialised: Initialised, blocks: int
+        self,
+        kernel: str,
+        flow: Flow,
+        sites: tuple[Site, ...],
+        arena: Arena,
+        initialised: Initialised,
+        blocks: int,
+        cluster: int,
     ) -> None:
         self.kernel = kernel
         self.arena = arena
         self.initialised = initialised
         self.blocks = blocks
         steps = [step for block in flow.blocks for step in block.steps]
+        meetings = [step for step in steps if step.opcode == "barrier" and step.modifiers[:1] == ("cluster",)]
         self.fences = any(
             (step.opcode in ("membar", "fence") and "proxy" not in step.modifiers)
-            or {"acquire", "release", "acq_rel"} & set(step.modifiers)
+            or ({"acquire", "release", "acq_rel"} & set(step.modifiers) and step.opcode != "barrier")
             for step in steps
         )
+        self.cluster = cluster if meetings else 0
+        self.relaxed = any("relaxed" in step.modifiers for step in meetings)
         self.products = any(multiplies(step) for step in steps)
         self.granules = {
-            space: min((site.width for site in sites if site.space in (space, "generic")), default=4)
-            for space in ("global", "shared")
+            space: min((site.width for site in sites if site.space in (space, "generic", other)), default=4)
+            for space, other in (("global", ""), ("shared", "cluster"))
         }
         self.granules = {space: min(width, 4) for space, width in self.granules.items()}
-        self.shadow = Shadow(len(arena.data) // self.granules["global"])
+        self.barriers = any(step.opcode == "mbarrier" for step in steps)
+        self.more = ("arrivals",) * (self.cluster > 0) + ("clock",) * self.barriers
+        self.shadow = Shadow(len(arena.data) // self.granules["global"], self.more)
         self.order: Order | None = None
         self.findings: list[Finding] = []
         self._seen: set[tuple[str, int, int]] = set()
@@ -70,7 +85,7 @@ class Sanitizer:
     def watch(self, chunk: Chunk) -> Watch:
         """Begin to watch a chunk."""
         if self.order is None:
-            self.order = Order(chunk.block_slots, self.blocks, self.fences)
+            self.order = Order(chunk.block_slots, self.blocks, self.fences, self.cluster, self.relaxed)
         return Watch(self, chunk, self.order)
 
     def add(self, finding: Finding, other_line: int) -> None:
@@ -91,11 +106,13 @@ class Watch:
         self.shared_known = np.zeros(len(chunk.shared.data), np.uint8)
         self.local_known = np.zeros(len(chunk.local.data), np.uint8)
         self.shared_granule = sanitizer.granules["shared"]
-        self.shared_shadow = Shadow(len(chunk.shared.data) // self.shared_granule)
+        self.shared_shadow = Shadow(len(chunk.shared.data) // self.shared_granule, sanitizer.more)
         self.flights: Flights | None = None
         self.epoch = np.zeros(chunk.slot_count, np.int32)
         self.sub = np.zeros(chunk.slot_count, np.int32)
         self.proxies = Proxies(self) if sanitizer.products else None
+        self.meetings = Meetings(self) if order.cluster else None
+        self.handover = Handover(self) if sanitizer.barriers else None
 
     # -- accesses
 
@@ -113,13 +130,32 @@ class Watch:
 
     def shared_access(self, fragment: Fragment, site: Site, at: Array, write: bool, values: tuple[Array, ...]) -> None:
         """Threads access shared memory at byte offsets."""
-        offsets = np.broadcast_to(at, (fragment.n,))
-        at = np.broadcast_to(shared_positions(self.chunk, fragment, at), (fragment.n,))
+        where = np.broadcast_to(shared_positions(self.chunk, fragment, at), (fragment.n,))
+        self._shared_at(fragment, site, np.broadcast_to(at, (fragment.n,)), where, write, values)
+
+    def cluster_access(
+        self, fragment: Fragment, site: Site, offsets: Array, where: Array, far: Array, write: bool,
+        values: tuple[Array, ...],
+    ) -> None:  # fmt: skip
+        """Threads access shared memory of their cluster, at positions in that of the chunk, `far` in other blocks."""
+        if far.any():
+            early = far if self.meetings is None else far & (self.meetings.waits[fragment.slots] == 0)
+            if early.any():
+                message = "accesses the shared memory of another block, which may not have begun: "
+                message += "a barrier of the cluster must come before"
+                self.report("shared_race", fragment, int(np.flatnonzero(early)[0]), site.line, message, 0)
+        self._shared_at(fragment, site, offsets, where, write, values)
+
+    def _shared_at(
+        self, fragment: Fragment, site: Site, offsets: Array, at: Array, write: bool, values: tuple[Array, ...]
+    ) -> None:
         self._initialised(self.shared_known, fragment, site, at, write, offsets)
         if self.flights is not None:
             self._in_flight(self.flights, fragment, site, at, offsets, write)
         if self.proxies is not None and (write or site.atomic):
             self.proxies.write(fragment, site, at)
+        if self.handover is not None:
+            self.handover.access(fragment, site, at, write or site.atomic)
         self._race("shared_race", self.shared_shadow, self.shared_granule, fragment, site, at, offsets, write, values)
 
     def local_access(self, fragment: Fragment, site: Site, at: Array, write: bool) -> None:
@@ -155,7 +191,7 @@ class Watch:
     ) -> None:
         pieces = max(1, site.width // granule)
         flat = granules(at, granule, pieces)
-        access = self._access(fragment.slots, site.line, site.atomic or site.strong, pieces)
+        access = self.access(fragment.slots, site.line, site.atomic or site.strong, pieces)
         if write:
             found = shadow.write(flat, access, self.order)
         else:
@@ -173,11 +209,17 @@ class Watch:
             message += " (the same value)"
         self.report(kind, fragment, lane, site.line, message, other_line)
 
-    def _access(self, slots: Array, line: int, exempt: bool, pieces: int) -> Access:
+    def access(self, slots: Array, line: int, exempt: bool, pieces: int) -> Access:
+        """Accesses by the threads of these slots, each of so many granules."""
         slots = np.repeat(slots, pieces)
         blocks = slots // self.chunk.block_slots + self.chunk.first_block
         thread = slots + self.chunk.first_block * self.chunk.block_slots
-        return Access(thread, self.epoch[slots], self.sub[slots], self.order.version[blocks], line, exempt)
+        access = Access(thread, self.epoch[slots], self.sub[slots], self.order.version[blocks], line, exempt)
+        if self.meetings is not None:
+            access = self.meetings.dated(access, slots)
+        if self.handover is not None:
+            access = replace(access, clock=self.handover.time(slots), handover=self.handover)
+        return access
 
     def _same_value(self, kind: FindingKind, site: Site, at: Array, values: tuple[Array, ...], lane: int) -> bool:
         """Whether a store brings what is there already, or what the other threads of the instruction bring."""
@@ -197,7 +239,7 @@ class Watch:
         if self.flights is None:
             self.flights = Flights(len(self.chunk.shared.data) // self.shared_granule)
         pieces = site.width // self.shared_granule
-        access = self._access(fragment.slots, site.line, False, pieces)
+        access = self.access(fragment.slots, site.line, False, pieces)
         self.flights.set(granules(at, self.shared_granule, pieces), access.thread + 1, site.line)
 
     def copy_arrives(self, slots: Array, at: Array, width: int, line: int) -> None:
@@ -208,7 +250,7 @@ class Watch:
             self.flights.set(places, 0, 0)
         if self.proxies is not None:
             self.proxies.wrote(places)
-        self.shared_shadow.set("write", places, self._access(slots, line, False, pieces))
+        self.shared_shadow.set("write", places, self.access(slots, line, False, pieces))
 
     def _in_flight(
         self, flights: Flights, fragment: Fragment, site: Site, at: Array, offsets: Array, write: bool
@@ -242,6 +284,23 @@ class Watch:
         latest = np.zeros(self.chunk.block_count, np.int32)
         np.maximum.at(latest, fragment.block_ids, self.epoch[fragment.slots])
         self.epoch[fragment.slots] = latest[fragment.block_ids] + 1
+        if self.handover is not None:
+            self.handover.met(fragment)
+
+    def cluster_arrive(self, fragment: Fragment, relaxed: bool) -> None:
+        """Threads arrive at the barrier of their cluster."""
+        if self.meetings is not None:
+            self.meetings.arrive(fragment, relaxed and not self.order.fences)
+
+    def cluster_wait(self, fragment: Fragment) -> None:
+        """Threads go on after the barrier of their cluster."""
+        if self.meetings is not None:
+            self.meetings.waits[fragment.slots] += 1
+
+    def blocks_ended(self, blocks: list[int]) -> None:
+        """All threads of these blocks of the chunk have ended."""
+        if self.meetings is not None:
+            self.meetings.ended(blocks)
 
     def warp_barrier(self, fragment: Fragment) -> None:
         """Threads pass a warp barrier together."""
@@ -270,6 +329,8 @@ class Watch:
     def _where(self, site: Site, offset: int) -> str:
         if site.space == "global":
             return "memory " + self.sanitizer.arena.describe(offset, GLOBAL_BASE)
+        if site.space == "cluster":
+            return f"shared memory of its cluster, at offset {offset} of a block"
         return f"{site.space} memory at offset {offset}"
 
     def _place(self, thread: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:

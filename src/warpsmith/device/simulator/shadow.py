@@ -3,30 +3,42 @@
 For every granule (1, 2 or 4 bytes) a shadow keeps the last write and two reads, the first and the last since threads
 were last brought into order. Two accesses race if different threads make them, at least one writes, they are not
 both atomic or volatile, and nothing orders them. In one block, a barrier between them orders them; in one warp,
-`bar.warp.sync` does; between blocks, atomics or volatile accesses to one address do, where the kernel has fences.
+`bar.warp.sync` does; in one cluster, its barrier does; between blocks, atomics or volatile accesses to one address do,
+where the kernel has fences.
 
 An access knows its thread, the number of barriers its thread has passed (`epoch`) and of warp barriers (`sub`), and
-how often its block had released its writes to others (`version`). What is not found: a race hidden behind a later
+how often its block had released its writes to others (`version`). Where there are barriers of clusters, it knows how
+often its thread had arrived at them, and how often waited: one that waits for the n-th time sees what was done before
+anyone arrived for the n-th time, unless that arrival was relaxed. What is not found: a race hidden behind a later
 access of the same kind, one between threads that passed different numbers of partial barriers, and one between
 blocks of a kernel with fences and more than `MOST_BLOCKS` blocks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from warpsmith.device.simulator.handover import Handover
+
 Array = NDArray[Any]
 I4 = np.dtype(np.int32)
 MOST_BLOCKS = 4096
+NONE = np.zeros(1, I4)
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One access per element: thread (over the launch), epoch, sub, version; its source line and exemption."""
+    """One access per element: thread (over the launch), epoch, sub, version; its source line and exemption.
+
+    `arrivals` and `waits` are those at barriers of the cluster, `clock` that of the thread's warp where there are
+    barriers in shared memory; all are `NONE` in kernels without. `handover` tells what warps know by such barriers.
+    """
 
     thread: Array
     epoch: Array
@@ -34,24 +46,37 @@ class Access:
     version: Array
     line: int
     exempt: bool
+    arrivals: Array = field(default_factory=lambda: NONE)
+    waits: Array = field(default_factory=lambda: NONE)
+    clock: Array = field(default_factory=lambda: NONE)
+    handover: Handover | None = None
 
     def take(self, index: Array) -> Access:
         """The accesses at these positions."""
-        return Access(
-            self.thread[index], self.epoch[index], self.sub[index], self.version[index], self.line, self.exempt
-        )
+        return replace(
+            self, thread=self.thread[index], epoch=self.epoch[index], sub=self.sub[index], version=self.version[index],
+            arrivals=self.arrivals if self.arrivals is NONE else self.arrivals[index],
+            waits=self.waits if self.waits is NONE else self.waits[index],
+            clock=self.clock if self.clock is NONE else self.clock[index],
+        )  # fmt: skip
 
 
 class Order:
-    """Tells whether two accesses are ordered. `seen[b, c]` is the version of block `c` that block `b` has seen."""
+    """Tells whether two accesses are ordered. `seen[b, c]` is the version of block `c` that block `b` has seen.
 
-    def __init__(self, block_slots: int, blocks: int, fences: bool) -> None:
+    `cluster` is how many blocks barriers of clusters bring together, 0 where a kernel has none; `released_at` says for
+    each thread which of its arrivals was the last that was not relaxed, where some are.
+    """
+
+    def __init__(self, block_slots: int, blocks: int, fences: bool, cluster: int = 0, relaxed: bool = False) -> None:
         self.block_slots = block_slots
         self.blocks = blocks
         self.fences = fences
         self.seen = np.zeros((blocks, blocks), I4) if fences and 1 < blocks <= MOST_BLOCKS else None
         self.version = np.zeros(blocks, I4)
         self.released: dict[int, Array] = {}
+        self.cluster = cluster
+        self.released_at = np.zeros(blocks * block_slots, I4) if relaxed else None
 
     def ordered(self, past: Access, now: Access) -> Array:
         """For each pair, whether the past access is sure to come before the present one."""
@@ -64,7 +89,16 @@ class Order:
         if self.seen is not None:
             between = ~same_block & (self.seen[block, np.maximum(past_block, 0)] > past.version)
         found: Array = same_thread | within | between
+        if self.cluster:
+            found |= (past_block // self.cluster == block // self.cluster) & self.met(past, now.waits)
+        if now.handover is not None:
+            found |= now.handover.ordered(past, now)
         return found
+
+    def met(self, past: Access, waits: Array) -> Array:
+        """Whether threads of the cluster that have waited so often at its barrier see the past accesses."""
+        seen: Array = past.arrivals < waits
+        return seen if self.released_at is None else seen & (past.arrivals < self.released_at[past.thread])
 
     def synchronise(self, blocks: Array, addresses: Array, acquire: bool, release: bool) -> None:
         """Blocks meet at addresses by atomics or volatile accesses, in this order."""
@@ -87,14 +121,19 @@ class Shadow:
 
     FIELDS = ("thread", "epoch", "sub", "version", "line", "exempt")
 
-    def __init__(self, size: int) -> None:
-        self.records = {kind: {name: np.zeros(size, I4) for name in self.FIELDS} for kind in ("write", "first", "last")}
+    def __init__(self, size: int, more: Sequence[str] = ()) -> None:
+        """`more` are fields that only some kernels need: `arrivals`, `clock`."""
+        fields = (*self.FIELDS, *more)
+        self.records = {kind: {name: np.zeros(size, I4) for name in fields} for kind in ("write", "first", "last")}
 
     def past(self, kind: str, at: Array) -> tuple[Access, Array, Array]:
         """The recorded accesses of a kind, their lines and exemptions; thread is -1 where there is none."""
         record = self.records[kind]
         thread = record["thread"][at] - 1
-        access = Access(thread, record["epoch"][at], record["sub"][at], record["version"][at], 0, False)
+        arrivals, clock = (record[name][at] if name in record else NONE for name in ("arrivals", "clock"))
+        access = Access(
+            thread, record["epoch"][at], record["sub"][at], record["version"][at], 0, False, arrivals, clock=clock
+        )
         return access, record["line"][at], record["exempt"][at] != 0
 
     def set(self, kind: str, at: Array, access: Access) -> None:
@@ -106,6 +145,14 @@ class Shadow:
         record["version"][at] = access.version
         record["line"][at] = access.line
         record["exempt"][at] = access.exempt
+        for name in ("arrivals", "clock"):
+            if name in record:
+                record[name][at] = getattr(access, name)
+
+    def forget(self, at: Array) -> None:
+        """Drop what was recorded of granules."""
+        for record in self.records.values():
+            record["thread"][at] = 0
 
     def conflict(self, kind: str, at: Array, access: Access, order: Order) -> tuple[int, int, int] | None:
         """Return (position, other thread, other line) of the first race with the recorded accesses of a kind."""

@@ -23,9 +23,8 @@ from warpsmith.device.simulator.estimate import estimate, occupancy
 from warpsmith.device.simulator.flow import Flow, flow
 from warpsmith.device.simulator.memory import GLOBAL_BASE, Memory
 from warpsmith.device.simulator.parse import parse
-from warpsmith.device.simulator.ptx import Module, Variable
+from warpsmith.device.simulator.ptx import Function, Module, Variable
 from warpsmith.device.simulator.sanitizer import Initialised, Sanitizer
-from warpsmith.errors import SimulatorError
 from warpsmith.records import (
     BoundCall,
     BoundLaunch,
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
 MAX_THREADS = 1024
 MAX_GRID = (2**31 - 1, 65535, 65535)
 MAX_BLOCK = (1024, 1024, 64)
+MAX_CLUSTER = 8
 MODULES_KEPT = 64
 
 
@@ -60,7 +60,7 @@ class _Loaded:
 class Simulator:
     """Runs PTX for `spec`. Implements `warpsmith.device.protocol.Device`.
 
-    Blocks run in the order of their numbers, some thousand threads at a time. Clusters are not simulated. A spin
+    Blocks run in the order of their numbers, some thousand threads at a time, those of a cluster together. A spin
     that waits for another block ends if that block is among those that the GPU could hold at once. Launches run one
     after the other; of one that may overlap the launch before it, `early` looks whether it waits where it must.
     """
@@ -109,8 +109,6 @@ class Simulator:
                 if findings:
                     break
                 continue
-            if launch.cluster != (1, 1, 1):
-                raise SimulatorError(f"{launch.kernel}: the simulator does not execute thread block clusters")
             wrong = self._invalid(launch, loaded.module, build.resources)
             if wrong:
                 findings.append(Finding("invalid_launch", launch.kernel, 0, wrong))
@@ -124,7 +122,8 @@ class Simulator:
             sanitizer = None
             if initialised is not None:
                 blocks = math.prod(launch.grid)
-                sanitizer = Sanitizer(launch.kernel, flow_, code.sites, arena, initialised, blocks)
+                size = math.prod(launch.cluster)
+                sanitizer = Sanitizer(launch.kernel, flow_, code.sites, arena, initialised, blocks, size)
             run = launching.KernelRun(
                 code,
                 flow_,
@@ -133,6 +132,7 @@ class Simulator:
                 memory,
                 launch.grid,
                 launch.block,
+                launch.cluster,
                 launch.shared,
                 arguments,
                 counting,
@@ -213,11 +213,27 @@ class Simulator:
         static = sum(one.size for one in function.variables if one.space == "shared")
         if static + launch.shared > self._spec.shared_per_block:
             return f"{static + launch.shared} bytes of shared memory, of {self._spec.shared_per_block} per block"
+        wrong = self._invalid_cluster(launch, function)
+        if wrong:
+            return wrong
         if launch.cooperative:
             known = next((one for one in resources if one.name == launch.kernel), None)
             fitting = occupancy(launch, known, self._spec)[0] * self._spec.sm_count
             if math.prod(launch.grid) > fitting:
                 return f"{math.prod(launch.grid)} blocks cannot all be resident at once, as a cooperative launch needs"
+        return ""
+
+    def _invalid_cluster(self, launch: BoundLaunch, function: Function) -> str:
+        """Say why the hardware would refuse the launch's cluster; nothing if it would not."""
+        cluster = launch.cluster
+        if function.cluster and tuple(function.cluster) != cluster[: len(function.cluster)]:
+            return f"a cluster of {cluster} blocks, but the kernel was compiled for one of {function.cluster}"
+        if cluster == (1, 1, 1):
+            return ""
+        if self._spec.compute_capability < (9, 0):
+            return f"{self._spec.name} has no clusters"
+        if math.prod(cluster) > MAX_CLUSTER or any(e % size for e, size in zip(launch.grid, cluster)):
+            return f"a grid of {launch.grid} blocks cannot consist of clusters of {cluster}, of at most {MAX_CLUSTER}"
         return ""
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warpsmith.device.simulator import memory
+from warpsmith.device.simulator.clusters import RANK_BIT, cluster_place, rank_place
 from warpsmith.device.simulator.fragment import Fragment
 from warpsmith.device.simulator.ptx import Instruction
 
@@ -50,8 +52,23 @@ READERS: dict[str, Reader] = {
     "%globaltimer_hi": lambda chunk, fragment: _one(0),
     "%dynamic_smem_size": lambda chunk, fragment: _one(chunk.dynamic_shared),
     "%total_smem_size": lambda chunk, fragment: _one(chunk.shared_bytes),
-    "%cluster_ctarank": lambda chunk, fragment: _one(0),
-    "%cluster_nctarank": lambda chunk, fragment: _one(1),
+    "%cluster_ctarank": lambda chunk, fragment: chunk.clusters.rank(fragment),
+    "%cluster_nctarank": lambda chunk, fragment: _one(chunk.clusters.size),
+}
+
+
+def _numbers(chunk: Chunk, fragment: Fragment) -> Array:
+    """The number of each thread's block, counted cluster by cluster."""
+    return fragment.block_ids + chunk.first_block
+
+
+_CLUSTER_READERS: dict[str, Callable[[int, Chunk, Fragment], Array]] = {
+    "%cluster_ctaid": lambda axis, chunk, fragment: rank_place(_numbers(chunk, fragment), chunk.cluster, axis),
+    "%cluster_nctaid": lambda axis, chunk, fragment: _one(chunk.cluster[axis]),
+    "%clusterid": lambda axis, chunk, fragment: cluster_place(
+        _numbers(chunk, fragment), chunk.grid, chunk.cluster, axis
+    ),
+    "%nclusterid": lambda axis, chunk, fragment: _one(chunk.grid[axis] // chunk.cluster[axis]),
 }
 
 
@@ -60,6 +77,8 @@ def reader(step: Instruction, name: str) -> Reader:
     if name in READERS:
         return READERS[name]
     stem, _, axis = name.rpartition(".")
+    if axis in AXES and stem in _CLUSTER_READERS:
+        return partial(_CLUSTER_READERS[stem], AXES[axis])
     if axis not in AXES or stem not in ("%tid", "%ntid", "%ctaid", "%nctaid"):
         raise step.fail(f"unknown special register {name}")
     number = AXES[axis]
@@ -87,4 +106,5 @@ SPACE_TESTS: dict[str, Callable[[Array], Array]] = {
     "local": lambda a: (a >= memory.LOCAL_BASE) & (a < memory.LOCAL_BASE + memory.WINDOW),
     "const": lambda a: np.zeros(a.shape, np.bool_),
 }
-SPACE_TESTS["shared::cta"] = SPACE_TESTS["shared"]
+SPACE_TESTS["shared::cluster"] = SPACE_TESTS["shared"]
+SPACE_TESTS["shared"] = SPACE_TESTS["shared::cta"] = lambda a: (a >> RANK_BIT) == memory.SHARED_BASE >> RANK_BIT

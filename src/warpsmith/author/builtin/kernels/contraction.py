@@ -16,9 +16,22 @@ from warpsmith.author.builtin.kernels.contraction_pack import merged, packed
 from warpsmith.author.builtin.kernels.contraction_strip import emit_strip, slide_along
 from warpsmith.author.builtin.kernels.contraction_tile import Tile
 from warpsmith.author.builtin.kernels.contraction_tiled import emit_tiled
-from warpsmith.author.builtin.kernels.contraction_warps import groups_first, mma_genes, suits, tensor_rate, tensor_tiles
+from warpsmith.author.builtin.kernels.contraction_warps import (
+    Warps,
+    groups_first,
+    mma_genes,
+    suits,
+    tensor_rate,
+    tensor_tiles,
+)
 from warpsmith.author.builtin.kernels.contraction_wgmma import emit_wgmma
-from warpsmith.author.builtin.kernels.contraction_wgmma_parts import emit_parts, parts_model, parts_seconds, parts_tiles
+from warpsmith.author.builtin.kernels.contraction_wgmma_bulk import WgmmaBulk
+from warpsmith.author.builtin.kernels.contraction_wgmma_parts import (
+    WgmmaParts,
+    parts_model,
+    parts_seconds,
+    parts_tiles,
+)
 from warpsmith.author.builtin.kernels.emission import Gene, Genes, Kernels, Scope
 from warpsmith.author.builtin.regions import Region
 from warpsmith.records import DTYPE_BYTES, GpuSpec
@@ -48,8 +61,8 @@ class Contractions:
     """Algorithms `mma`, `wgmma`, `parts`, `tiled`, `direct`, `strip` and `dot`."""
 
     def genes(self, region: Region, gpu: GpuSpec) -> tuple[Gene, ...]:
-        """Algorithm, tile, stages, patches, teams, vector width, precision, whether several blocks share a sum and for
-        how many blocks, and whether operands are brought into another order first.
+        """Algorithm, tile, stages, who brings tiles to shared memory, patches, teams, vector width, precision, whether
+        several blocks share a sum and for how many blocks, and whether operands are brought into another order first.
         """
         layout = Layout.of(region, packed=True)
         slide = slide_along(layout)
@@ -62,6 +75,7 @@ class Contractions:
             genes += mma_genes(layout, gpu, share)
         if "parts" in algorithms:
             genes.append(Gene("panels", parts_model(layout, gpu).ordered(parts_tiles(layout, gpu), share)))
+            genes.append(Gene("feed", ("threads", "bulk")))
         if "tiled" in algorithms:
             genes += [Gene("tile", _tiles(layout, gpu, share)), Gene("stages", (1, 2))]
         if splittable(layout):
@@ -100,7 +114,9 @@ class Contractions:
         if genes["algorithm"] == "wgmma":
             return emit_wgmma(layout, scope, genes, vec, share)
         if genes["algorithm"] == "parts":
-            return emit_parts(layout, scope, genes, share)
+            kind = WgmmaBulk if genes["feed"] == "bulk" else WgmmaParts
+            kernel = kind(layout, scope, Warps.of_groups(str(genes["panels"])), share)
+            return merged([*(side.emit(scope) for side in kernel.sides), kernel.emit()])
         if genes["algorithm"] == "tiled":
             return emit_tiled(layout, scope, Tile.parse(str(genes["tile"])), int(genes["stages"]), vec, share)
         if genes["algorithm"] == "direct":

@@ -11,16 +11,16 @@ from __future__ import annotations
 from warpsmith.author.builtin.index import Index
 from warpsmith.author.builtin.kernels.contraction_fill import Model, Share
 from warpsmith.author.builtin.kernels.contraction_layout import Layout, Operand
-from warpsmith.author.builtin.kernels.contraction_pack import merged
 from warpsmith.author.builtin.kernels.contraction_parts import DEEP, ROWS, SCALE, Parts
 from warpsmith.author.builtin.kernels.contraction_tensor import TensorKernel
 from warpsmith.author.builtin.kernels.contraction_warps import LEAST_GROUP_STAGES, Warps, all_exact, suits_groups
-from warpsmith.author.builtin.kernels.emission import Genes, Kernels, Scope, indented, unrolled
+from warpsmith.author.builtin.kernels.emission import Scope, indented, unrolled
 from warpsmith.author.builtin.scalar import Load
 from warpsmith.records import GpuSpec
 
-# Tiles whose products tensor cores sum by themselves.
-_IN_A_ROW = 2
+IN_A_ROW = 2
+"""Tiles whose products tensor cores sum by themselves."""
+
 # One tile is read by products, one is awaited, the others are on their way.
 _STAGES = (4, LEAST_GROUP_STAGES, 6)
 # Depth of one instruction, and elements of a piece that is copied at once.
@@ -37,7 +37,7 @@ _LAUNCH = 3e-6
 
 def parts_tiles(layout: Layout, gpu: GpuSpec) -> dict[str, Warps]:
     """Tiles that a product of parts can be cut into; none where it cannot be made so."""
-    long = layout.depth >= 2 * _IN_A_ROW * DEEP
+    long = layout.depth >= 2 * IN_A_ROW * DEEP
     plain = layout.producer.operation == "matmul" and not layout.region.tf32 and not all_exact(layout)
     if not (long and plain and suits_groups(layout, gpu)):
         return {}
@@ -65,18 +65,11 @@ def parts_seconds(layout: Layout, gpu: GpuSpec) -> float:
     return seconds
 
 
-def emit_parts(layout: Layout, scope: Scope, genes: Genes, share: Share | None) -> Kernels:
-    """Write the kernels that make parts and the one that multiplies them; where blocks share sums, another that adds
-    up partial sums.
-    """
-    kernel = WgmmaParts(layout, scope, Warps.of_groups(str(genes["panels"])), share)
-    return merged([*(side.emit(scope) for side in kernel.sides), kernel.emit()])
-
-
 class WgmmaParts(TensorKernel):
     """The kernel that multiplies parts. Its sums are those of scaled operands until all of them are there."""
 
-    tile_k = str(_IN_A_ROW * DEEP)
+    tile_k = str(IN_A_ROW * DEEP)
+    extra_bytes = 0  # of each stage, beside its tiles
 
     def __init__(self, layout: Layout, scope: Scope, warps: Warps, share: Share | None) -> None:
         super().__init__(layout, scope, warps, share)
@@ -85,11 +78,11 @@ class WgmmaParts(TensorKernel):
         )
         read = [Load(b.name, Index(), b.dtype) for side in self.sides for b in side.buffers]
         self.operands = [*(side.value for side in self.sides), *read]
-        self.stages = tuple(s for s in _STAGES if s * _stage_bytes(warps) <= scope.shared)
+        self.stages = tuple(s for s in _STAGES if s * (_stage_bytes(warps) + self.extra_bytes) <= scope.shared)
         self.slots = scope.tunable("STAGES") if len(self.stages) > 1 else str(self.stages[0])
 
     def _parts(self, operand: Operand, extent: int) -> Parts:
-        steps = -(-operand.depth // (_IN_A_ROW * DEEP)) * _IN_A_ROW
+        steps = -(-operand.depth // (IN_A_ROW * DEEP)) * IN_A_ROW
         return Parts(self.layout, operand, f"{self.scope.kernel}_{operand.side}", extent, steps)
 
     def tunables(self) -> list[tuple[str, tuple[int, ...]]]:
@@ -110,7 +103,7 @@ class WgmmaParts(TensorKernel):
 
     def summed(self) -> list[str]:
         """Bring tiles, multiply them and add up."""
-        return [*self._declared(), *self.share(), *self._fetch(), *self._loop()]
+        return [*self._declared(), *self.share(), *self.fetch(), *self.loop()]
 
     def _declared(self) -> list[str]:
         """Lay out shared memory and the sums."""
@@ -126,7 +119,7 @@ class WgmmaParts(TensorKernel):
         sums = f"[{self.columns}][4]"
         return [*text, f"float acc[1]{sums} = {{}}, cross{sums} = {{}}, sum{sums};  // of large and of mixed parts"]
 
-    def _fetch(self) -> list[str]:
+    def fetch(self) -> list[str]:
         """Define what begins to bring a tile of both operands, which lie as tensor cores want them."""
         integer = self.scope.integer
         body = []
@@ -136,13 +129,17 @@ class WgmmaParts(TensorKernel):
             place = f"const int i = (item * THREADS + threadIdx.x) * {_PIECE};"
             body += unrolled("item", pieces, [place, f"copy_async<16>({to}, {source});"])
         return [
-            f"const {integer} stop = (last + {self.tile_k} - 1) / {self.tile_k} * {self.tile_k};",
+            *self.stop(),
             f"const auto fetch = [&](const {integer} start, const int slot) {{",
             *indented(["if (start < stop) {", *indented(body), "}", "commit_copies();"]),
             "};",
         ]
 
-    def _loop(self) -> list[str]:
+    def stop(self) -> list[str]:
+        """Define where the last tiles end, which may stick out: there parts are zero."""
+        return [f"const {self.scope.integer} stop = (last + {self.tile_k} - 1) / {self.tile_k} * {self.tile_k};"]
+
+    def loop(self) -> list[str]:
         """Walk along the depth, some tiles at a time."""
         integer, slots = self.scope.integer, self.slots
         tile = [
@@ -150,22 +147,25 @@ class WgmmaParts(TensorKernel):
             "wgmma_publish();",
             "__syncthreads();",
             "wgmma_begin();",
-            *self._products(),
+            *self.products(),
             "wgmma_commit();",
             f"fetch(start + (tile + {slots} - 2) * {DEEP}, (slot + {slots} - 2) % {slots});",
             f"slot = (slot + 1) % {slots};",
         ]
-        added = unrolled("j", self.columns, unrolled("e", 4, ["acc[0][j][e] += sum[j][e];"]))
         return [
             *unrolled("slot", f"{slots} - 2", [f"fetch(first + slot * {DEEP}, slot);"]),
             "int slot = 0;",
             f"for ({integer} start = first; start < last; start += {self.tile_k}) {{",
-            *indented([*unrolled("tile", _IN_A_ROW, tile), "wgmma_await(sum);", *added]),
+            *indented([*unrolled("tile", IN_A_ROW, tile), "wgmma_await(sum);", *self.added()]),
             "}",
             "wgmma_await(cross);",
         ]
 
-    def _products(self) -> list[str]:
+    def added(self) -> list[str]:
+        """Add the sums of some tiles to the rest."""
+        return unrolled("j", self.columns, unrolled("e", 4, ["acc[0][j][e] += sum[j][e];"]))
+
+    def products(self) -> list[str]:
         """Begin the products of a tile."""
         first = "threadIdx.x / 128 * 64" if self.warps.m > DEEP else "0"
         text = []

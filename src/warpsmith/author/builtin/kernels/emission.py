@@ -109,7 +109,7 @@ _RESERVED = re.compile(
     r"r|e|h|quad|member|due|strange|band|height|within|shared|sum|large|small|row_\w+|own|unit|team|chunk|state|cell|after|held|arrived|(kept|weight|given|sum|all)\d+|kept|"
     r"(total|product|largest|smallest|found|kept|best|moments|squares|online)\d*(_i)?|\w+_[rsv]\d*|"
     r"key|score|rescale|base|peak|c|seen\d*|end|strip|tap|"
-    r"piece|load|largest|exponent|scale|lost|at|to|known|facts|cross|stop|(left|right)_facts|"
+    r"piece|load|largest|exponent|scale|lost|at|to|known|facts|cross|stop|read|released|(left|right)_facts|"
     r"float|double|int|bool|char|long|short|half|min|max|Vec|[A-Z_]+)"
 )
 

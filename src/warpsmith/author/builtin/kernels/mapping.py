@@ -17,7 +17,8 @@ class Mapping:
 
     `setup`, which may use ROWS, defines `row` and, where there is more than one thread, `lane`. `reduce` names the
     function that merges accumulators over a row. `inside` is the condition under which results may be written. Where
-    `looped`, the second line of the setup opens a loop around all that follows.
+    `looped`, the second line of the setup opens a loop around all that follows. `cluster` says how many blocks share a
+    row, if they do.
     """
 
     setup: tuple[str, ...]
@@ -30,6 +31,7 @@ class Mapping:
     tunables: tuple[tuple[str, tuple[int, ...]], ...]
     inside: str = ""
     looped: bool = False
+    cluster: str = ""
 
     def merge(self, step: Step) -> list[str]:
         """Return the statement that merges an accumulator over the threads of its row."""

@@ -18,35 +18,29 @@ from warpsmith.author.builtin.kernels.emission import (
     hoist,
     indented,
     loads,
-    pointer,
-    vector_read,
     vector_widths,
-    widened,
 )
 from warpsmith.author.builtin.kernels.frame import Frame
 from warpsmith.author.builtin.kernels.mapping import Mapping, block_per_row, columns, thread_per_row, warp_per_row
 from warpsmith.author.builtin.kernels.passes import Pass
+from warpsmith.author.builtin.kernels.rows_cluster import cluster_per_row, clusters_first, suits_clusters
+from warpsmith.author.builtin.kernels.rows_kept import MOST_REGISTERS, Kept
 from warpsmith.author.builtin.kernels.rows_strip import emit_row_strips, slide_along
 from warpsmith.author.builtin.kernels.split import emit_split
-from warpsmith.author.builtin.printer import CTYPES, Printer
+from warpsmith.author.builtin.printer import Printer
 from warpsmith.author.builtin.regions import Region
-from warpsmith.author.builtin.scalar import Load
 from warpsmith.author.builtin.values import Reduction
-from warpsmith.records import DTYPE_BYTES, GpuSpec, Launch
+from warpsmith.records import GpuSpec, Launch
 
-# Registers that a thread may spend on keeping its share of a row.
-_STAGED_PER_THREAD = 64
 _FEW_PER_THREAD = 16
 _MOST_THREADS = 1024
-# Shared memory that a block may spend on a row, with room left for the reductions.
-_STAGED_PER_BLOCK = 40 * 1024
 # Columns from which on few rows are worth a kernel more.
 _LONG = 1 << 15
 
 
 class Rows:
     """Algorithms: `thread`, `warp`, `block` to a row, `columns` for rows side by side, `split` for few long rows,
-    `strip` for windows that overlap.
+    `cluster` for rows that several blocks can hold, `strip` for windows that overlap.
     """
 
     def genes(self, region: Region, gpu: GpuSpec) -> tuple[Gene, ...]:
@@ -58,10 +52,13 @@ class Rows:
         widths = vector_widths(width, dtypes) if width > 1 else (1,)
         genes.append(Gene("vec", tuple(sorted(widths, key=lambda v: (v != min(4, max(widths)), v)))))
         if len(region.producers) > 1 or region.written("element") or _compound(region):
-            genes.append(Gene("stage", ("registers", "reload", "shared")))
+            first = genes[0].choices[0] == "cluster"
+            stages = ("shared", "registers", "reload") if first else ("registers", "reload", "shared")
+            genes.append(Gene("stage", stages))
         if _compound(region):
             # A row that no block can hold is read once more by each pass.
-            reread = genes[0].choices[0] == "split" or region.cols > _STAGED_PER_THREAD * _MOST_THREADS
+            likeliest = genes[0].choices[0]
+            reread = likeliest == "split" or (likeliest != "cluster" and region.cols > MOST_REGISTERS * _MOST_THREADS)
             genes.append(Gene("passes", ("one", "two") if reread else ("two", "one")))
         if "thread" in genes[0].choices:
             genes.append(Gene("rows", ("spread", "adjacent")))
@@ -76,11 +73,13 @@ class Rows:
             slide = slide_along(region)
             assert slide is not None
             return emit_row_strips(region, scope, slide, int(genes["strip"]))
-        vec = int(genes["vec"]) if algorithm in ("warp", "block", "split") else 1
+        vec = int(genes["vec"]) if algorithm in ("warp", "block", "cluster", "split") else 1
         frame = Frame.of(region, vec, one_pass=genes.get("passes") == "one")
         if algorithm == "split":
             return emit_split(frame, scope)
-        if algorithm == "block":
+        if algorithm == "cluster":
+            mapping = cluster_per_row(frame, scope)
+        elif algorithm == "block":
             mapping = block_per_row(region.rows, scope, _block_sizes(frame))
         else:
             mapping = _mapping(algorithm, region, scope, adjacent=genes.get("rows") == "adjacent")
@@ -93,14 +92,7 @@ class _Kernel:
     def __init__(self, frame: Frame, mapping: Mapping, scope: Scope, stage: str) -> None:
         self.frame, self.mapping, self.scope = frame, mapping, scope
         self.elements = frame.element_stores()
-        self.staged = self._staged() if stage != "reload" else []
-        size = sum(DTYPE_BYTES[load.stored] for load in self.staged)
-        fits = size * frame.region.cols <= _STAGED_PER_BLOCK
-        if stage == "shared" and (mapping.snippet != "block_reduce" or not fits):
-            self.staged = []
-        self.shared = stage == "shared"
-        if not self.shared and not _fits_registers(frame, mapping):
-            self.staged = []
+        self.kept = Kept.of(frame, mapping, stage)
         self.helpers = {mapping.snippet} - {""}
 
     def emit(self) -> Kernels:
@@ -108,9 +100,12 @@ class _Kernel:
         frame, mapping, scope = self.frame, self.mapping, self.scope
         names, params = frame.signature()
         printer = scope.printer()
-        body = self._stage(printer)
-        for one in frame.passes:
-            body += self._pass(printer, one)
+        body, fetched = self.kept.declared(), self.kept.fetched(printer)
+        if fetched and self.kept.where != "cluster":
+            body += self._looped(fetched)
+            fetched = []
+        for number, one in enumerate(frame.passes):
+            body += self._pass(printer, one, fetched if number == 0 else [])
         if self.elements:
             body += self._loop(printer, self.elements, guard=mapping.inside)
         body += self._row_results(printer)
@@ -120,88 +115,54 @@ class _Kernel:
             body = [*mapping.setup, *body]
         unit = f"vectors of {frame.lanes.vec}" if frame.lanes.vec > 1 else "columns"
         body.insert(0, f"constexpr {scope.integer} ROWS = {frame.region.rows}, COLS = {self._groups};  // {unit}")
-        if frame.lanes.vec > 1 or self.staged:
+        if frame.lanes.vec > 1:
             self.helpers.add("Vec")
         source = function(scope, scope.kernel, params, mapping.bounds, body, frame.comment())
-        launch = Launch(scope.kernel, mapping.grid, mapping.block, names)
+        clusters = (mapping.cluster,) if mapping.cluster else ()
+        launch = Launch(scope.kernel, mapping.grid, mapping.block, names, self.kept.bytes, clusters)
         return Kernels(source, (launch,), self._tunables(source), helpers=frozenset(self.helpers))
 
     def _tunables(self, source: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
         unroll = self.scope.tunable("UNROLL")
-        return self.mapping.tunables + (((unroll, (4, 1, 2, 8)),) if unroll in source else ())
-
-    def _in_registers(self) -> bool:
-        return bool(self.staged) and not self.shared
-
-    def _staged(self) -> list[Load]:
-        """Reads that more than one pass makes, and that can be kept."""
-        inner = set(self.frame.inner)
-        rounds = [[step.value for step in p.steps] for p in self.frame.passes] + [[s.value for s in self.elements]]
-        counts: dict[Load, int] = {}
-        for values in rounds:
-            for load in loads(values):
-                kept = self.frame.lanes.vec == 1 or self.frame.lanes.is_vector(load)
-                if kept and load.index.axes & inner:
-                    counts[load] = counts.get(load, 0) + 1
-        return [load for load, count in counts.items() if count > 1]
-
-    def _stage(self, printer: Printer) -> list[str]:
-        """Read what is kept, once."""
-        if not self.staged:
-            return []
-        lanes, text, reads = self.frame.lanes, [], []
-        threads = self.mapping.threads
-        if not self.shared:
-            text.append(f"constexpr int ITEMS = (COLS + {threads} - 1) / {threads};  // of each thread")
-        fetch = printer.fork()
-        for number, load in enumerate(self.staged):
-            name = f"{load.tensor}_{'s' if self.shared else 'r'}{number or ''}"
-            ctype = f"Vec<{CTYPES[load.stored]}, {lanes.vec}>" if lanes.vec > 1 else CTYPES[load.stored]
-            text.append(f"__shared__ {ctype} {name}[COLS];" if self.shared else f"{ctype} {name}[ITEMS];")
-            place = f"{name}[{'j' if self.shared else 'item'}]"
-            if lanes.vec > 1:
-                reads += vector_read(fetch, load, lanes, place, declare=False)
-                printer.name(load, widened(load.stored, f"{place}.at[k]"))
-            else:
-                raw = fetch.fork(lambda load, at: f"{pointer(load.tensor)}[{at}]")
-                reads.append(f"{place} = {raw.value(load)};")
-                printer.name(load, widened(load.stored, place))
-        return text + self._looped(reads)
+        # Narrow reads into shared memory leave too few bytes under way.
+        values = (8, 4, 2, 1) if self.kept.where == "cluster" and self.frame.lanes.vec == 1 else (4, 1, 2, 8)
+        return self.mapping.tunables + (((unroll, values),) if unroll in source else ())
 
     @property
     def _groups(self) -> int:
         return self.frame.lanes.group.extent
 
-    def _pass(self, printer: Printer, one: Pass) -> list[str]:
-        """Fill the accumulators of a pass and merge them over the row."""
+    def _pass(self, printer: Printer, one: Pass, before: Sequence[str]) -> list[str]:
+        """Fill the accumulators of a pass and merge them over the row; `before` stands first in the loop."""
         text: list[str] = []
         sinks: list[Sink] = []
         for step in one.steps:
             self.helpers.add(step.struct)
             text.append(f"auto {step.variable} = {step.ctype}::empty();")
             sinks.append(step.sink(self.frame.lanes.linear))
-        text += self._loop(printer, sinks)
+        text += self._loop(printer, sinks, before=before)
         for step in one.steps:
             text += self.mapping.merge(step)
         return text
 
-    def _loop(self, printer: Printer, sinks: Sequence[Sink], guard: str = "") -> list[str]:
+    def _loop(self, printer: Printer, sinks: Sequence[Sink], guard: str = "", before: Sequence[str] = ()) -> list[str]:
         """Run over the row; what does not change along it is computed before."""
         text = hoist(printer, [sink.value for sink in sinks], self.frame.inner)
-        body = self.frame.lanes.body(printer.fork(), sinks)
+        body = [*before, *self.frame.lanes.body(printer.fork(), sinks)]
         return text + self._looped([f"if ({guard}) {{", *indented(body), "}"] if guard else body)
 
     def _looped(self, body: list[str]) -> list[str]:
         groups, threads = self._groups, self.mapping.threads
-        if self._in_registers():
+        unroll = f"#pragma unroll {self.scope.tunable('UNROLL')}"
+        if self.kept.by_items:
             place = f"item * {threads} + lane" if threads != "1" else "item"
             whole = groups == 1 or threads == "1"
             guarded = body if whole else [f"if (COLS % {threads} == 0 || j < COLS) {{", *indented(body), "}"]
-            text = ["#pragma unroll", "for (int item = 0; item < ITEMS; ++item) {"]
+            head = "#pragma unroll" if self.kept.where == "registers" else unroll
+            text = [head, "for (int item = 0; item < ITEMS; ++item) {"]
             return [*text, f"    const {self.scope.integer} j = {place};", *indented(guarded), "}"]
-        unroll = (
-            "#pragma unroll" if threads == "1" and groups <= 32 else f"#pragma unroll {self.scope.tunable('UNROLL')}"
-        )
+        if threads == "1" and groups <= 32:
+            unroll = "#pragma unroll"
         integer = self.scope.integer
         start, step = ("0", "++j") if threads == "1" else ("lane", f"j += {threads}")
         return [unroll, f"for ({integer} j = {start}; j < COLS; {step}) {{", *indented(body), "}"]
@@ -214,14 +175,6 @@ class _Kernel:
         text = inner.share([s.value for s in stores]) + [s.hand_over(inner) for s in stores]
         conditions = [c for c in ("lane == 0" if self.mapping.threads != "1" else "", self.mapping.inside) if c]
         return [f"if ({' && '.join(conditions)}) {{", *indented(text), "}"] if conditions else text
-
-
-def _fits_registers(frame: Frame, mapping: Mapping) -> bool:
-    """Whether every value of the tunables leaves a thread a share of the row that it can hold."""
-    per_thread = {"": 1, "warp_reduce": 32}.get(mapping.snippet)
-    if per_thread is None:
-        per_thread = min(mapping.tunables[0][1])
-    return -(-frame.region.cols // per_thread) <= _STAGED_PER_THREAD
 
 
 def _mapping(algorithm: str, region: Region, scope: Scope, *, adjacent: bool) -> Mapping:
@@ -243,7 +196,7 @@ def _block_sizes(frame: Frame) -> tuple[int, ...]:
     if len(frame.passes) + bool(frame.element_stores()) == 1:
         return tuple(sizes)
     first = next((b for b in (256, 512, 1024) if b in sizes and cols <= _FEW_PER_THREAD * b), max(sizes))
-    enough = [b for b in sizes if cols <= _STAGED_PER_THREAD * b] or [b for b in sizes if b >= 512] or sizes
+    enough = [b for b in sizes if cols <= MOST_REGISTERS * b] or [b for b in sizes if b >= 512] or sizes
     return (first, *(b for b in enough if b != first))
 
 
@@ -271,6 +224,8 @@ def _algorithms(region: Region, gpu: GpuSpec) -> tuple[str, ...]:
         # A block to a row leaves most of the GPU idle; how much that costs grows with the row.
         first = rows * 8 <= gpu.sm_count or cols >= _LONG
         fitting.insert(0 if first else len(fitting), "split")
+    if _run(region) > 1 and suits_clusters(region, gpu):
+        fitting.insert(0 if clusters_first(region, gpu) else len(fitting), "cluster")
     return tuple(fitting)
 
 

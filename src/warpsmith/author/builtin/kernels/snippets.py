@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from warpsmith.author.builtin.kernels.snippets_cluster import CLUSTER_SNIPPETS
 from warpsmith.author.builtin.kernels.snippets_scan import SCAN_SNIPPETS
 from warpsmith.author.builtin.kernels.snippets_tensor import TENSOR_SNIPPETS
 
@@ -261,6 +262,7 @@ template <typename T> __device__ constexpr T highest() {
     if constexpr (T(1) / T(2) != T(0)) return T(INFINITY);
     else return T(~(1ull << (8 * sizeof(T) - 1)));
 }""",
+    **CLUSTER_SNIPPETS,
     **SCAN_SNIPPETS,
     **TENSOR_SNIPPETS,
     "turned_tf32": _turned(
@@ -277,6 +279,7 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "OnlineSoftmax": ("limits",),
     "turned_tf32": ("round_tf32",),
     "block_reduce": ("warp_reduce",),
+    "cluster_reduce": ("warp_reduce",),
     "block_scan": ("scans",),
 }
 

@@ -123,6 +123,37 @@ __device__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "mem
 template <int Groups> __device__ void await_copies() {
     asm volatile("cp.async.wait_group %0;" :: "n"(Groups) : "memory");
 }""",
+    "copy_bulk": """// A barrier in shared memory: a phase ends with the last arrival and the last byte due.
+__device__ unsigned barrier_at(const void* barrier) { return unsigned(__cvta_generic_to_shared(barrier)); }
+__device__ void barrier_init(unsigned long long* barrier, int arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" :: "r"(barrier_at(barrier)), "r"(arrivals) : "memory");
+}
+// Let the copy engine see barriers that were initialised.
+__device__ void barrier_publish() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+__device__ void barrier_arrive(unsigned long long* barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" :: "r"(barrier_at(barrier)) : "memory");
+}
+// Arrive, and expect so many bytes.
+__device__ void barrier_expect(unsigned long long* barrier, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
+                 :: "r"(barrier_at(barrier)), "r"(bytes) : "memory");
+}
+// Wait until the last phase that was even (turn 0) or odd (turn 1) has ended.
+__device__ void barrier_await(unsigned long long* barrier, int turn) {
+    unsigned done = 0;
+    while (!done) {
+        asm volatile("{\\n.reg .pred done;\\nmbarrier.try_wait.parity.shared::cta.b64 done, [%1], %2;\\n"
+                     "selp.u32 %0, 1, 0, done;\\n}"
+                     : "=r"(done) : "r"(barrier_at(barrier)), "r"(turn) : "memory");
+    }
+}
+
+// Begin to copy so many bytes, a multiple of 16, from global to shared memory; the barrier hears of them.
+__device__ void copy_bulk(void* to, const void* from, int bytes, unsigned long long* barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+                 :: "r"(unsigned(__cvta_generic_to_shared(to))), "l"(from), "r"(bytes), "r"(barrier_at(barrier))
+                 : "memory");
+}""",
     "wgmma": """// Products of warpgroups run on their own: their registers must not change between begin and await.
 __device__ void wgmma_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
