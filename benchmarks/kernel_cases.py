@@ -88,6 +88,9 @@ CASES: dict[str, Case] = {
         "nn.ConvTranspose2d({0}, {1}, 3, stride=2, padding=1)", (16, 64, 64, 64), (1, 8, 6, 6), (64, 64), (8, 16)
     ),
     "softmax": Case("torch.softmax(x, 1)", {"x": (4096, 16384)}, {"x": (8, 64)}),
+    "softmax, long rows": Case("torch.softmax(x, 1)", {"x": (512, 393216)}, {"x": (8, 64)}),
+    "instance norm": _module("nn.InstanceNorm2d({0})", (16, 64, 512, 512), (2, 4, 8, 8), (64,), (4,)),
+    "L2 norm, odd": Case("x / torch.norm(x, p=2, dim=1, keepdim=True)", {"x": (4096, 65535)}, {"x": (8, 63)}),
     "layer norm": _module(
         "nn.LayerNorm(({0}, {1}, {1}))", (16, 64, 256, 256), (2, 4, 8, 8), (64, 256), (4, 8)
     ),

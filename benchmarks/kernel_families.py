@@ -1,12 +1,13 @@
 """How fast is each kernel family, for which of its genes, and how far is that from PyTorch and from the roof?
 
-    python benchmarks/kernel_families.py [CASE ...] [--workers 10] [--variants 24]
+    python benchmarks/kernel_families.py [CASE ...] [--workers 10] [--variants 24] [--vary algorithm --vary feed ...]
 
 Each case is one module at one size, judged in full: the defaults of the built-in author, every choice of every gene
-of its largest region changed by itself, and every value of its tunables, up to `--variants` programs. The module
-itself is timed eagerly and as a CUDA graph. Prints a line for each program, fastest first, and at the end one for each
-case: best time, its ratio to the faster of the two baselines, and its share of the speed of light; where memory limits
-it, also its share of what a copy reaches, if the case `copy` was measured.
+of its largest region changed by itself, and every value of its tunables, up to `--variants` programs; with `--vary`
+only genes and tunables of these names, one after the other. The module itself is timed eagerly and as a CUDA graph.
+Prints a line for each program, fastest first, and at the end one for each case: best time, its ratio to the faster of
+the two baselines, and its share of the speed of light; where memory limits it, also its share of what a copy reaches,
+if the case `copy` was measured.
 Writes benchmarks/results/kernel_families.json after each case; what it holds for the same sources, card and options
 is not measured again. `--simulate` tries this script on tiny sizes without a GPU: its numbers mean nothing.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,11 @@ _BASELINE_SECONDS = 60.0
 _SERIES = 10
 
 
-def variants(task: Task, spec: GpuSpec, most: int) -> Iterator[tuple[str, Candidate]]:
-    """Yield programs with a word on what each changes: defaults, algorithms, other genes, then tunables."""
+def variants(task: Task, spec: GpuSpec, most: int, vary: Sequence[str] = ()) -> Iterator[tuple[str, Candidate]]:
+    """Yield programs with a word on what each changes: defaults, algorithms, other genes, then tunables.
+
+    Only those named in `vary`, in that order, if any are.
+    """
     start = compile_graph(task.graph, Recipe(), spec, task.tolerance)
     region = max(start.genes, key=lambda name: len(start.genes[name]))
     genes = sorted(start.genes[region], key=lambda gene: gene.name != "algorithm")
@@ -57,6 +61,9 @@ def variants(task: Task, spec: GpuSpec, most: int) -> Iterator[tuple[str, Candid
         for name, values in start.program.plan.tunables
         for value in values[1:]
     ]
+    if vary:
+        named = [(word, recipe) for name in vary for word, recipe in recipes if word.split(" = ")[0] == name]
+        recipes = [recipes[0], *named]
     seen: set[str] = set()
     for word, recipe in recipes:
         compiled = compile_graph(task.graph, recipe, spec, task.tolerance)
@@ -87,7 +94,7 @@ def baselines(task: Task, choice: Choice) -> dict[str, float | str]:
 def measured(name: str, options: argparse.Namespace, choice: Choice, folder: Path) -> dict[str, Any]:
     """Measure one case."""
     task = task_of(name, folder, tiny=not choice.measures)
-    words, candidates = zip(*variants(task, choice.spec, options.variants), strict=True)
+    words, candidates = zip(*variants(task, choice.spec, options.variants, options.vary), strict=True)
     rows = []
     for word, candidate, verdict in zip(
         words, candidates, judged(task, list(candidates), options.workers, choice), strict=True
@@ -106,6 +113,7 @@ def measured(name: str, options: argparse.Namespace, choice: Choice, folder: Pat
         "bound": light.seconds,
         "limit": light.limit,
         "variants": options.variants,
+        "vary": options.vary,
         "card": card(choice),
     }
 
@@ -152,6 +160,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all by default")
     parser.add_argument("--workers", type=int, default=min(usable_cores(), 10))
     parser.add_argument("--variants", type=int, default=24, help="programs of a case at most")
+    parser.add_argument("--vary", action="append", default=[], metavar="NAME", help="only this gene or tunable")
     options, choice = begin(parser)
     unknown = sorted(set(options.cases) - set(CASES))
     if unknown:
@@ -159,7 +168,8 @@ def main() -> None:
     chosen = options.cases or list(CASES)
     results = Results("kernel_families", choice, {}, options.into, chosen if options.anew else ())
     for name in chosen:
-        if results.document.get(name, {}).get("variants") == options.variants:
+        known = results.document.get(name, {})
+        if (known.get("variants"), known.get("vary", [])) == (options.variants, options.vary):
             print(f"{name}: measured already; --anew measures it again")
             continue
         with tempfile.TemporaryDirectory(prefix="warpsmith-families-") as folder:

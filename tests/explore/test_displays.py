@@ -9,7 +9,15 @@ import pytest
 from rich.console import Console
 
 from tests.explore.stories import CROSS, EVENTS, WINNER
-from warpsmith.evolve.events import AnswerRefused, CandidatePassedOver, Event, Progress
+from warpsmith.evolve.events import (
+    AnswerRefused,
+    CandidatePassedOver,
+    Event,
+    GenerationStarted,
+    LessonLearnt,
+    Progress,
+    Waiting,
+)
 from warpsmith.explore import Display, LiveDisplay, PlainDisplay, Tally, display_for
 from warpsmith.explore.tally import counts
 
@@ -116,3 +124,14 @@ def test_money_refusals_and_repetitions_are_shown(display: type[Display], termin
     assert "0.2500 USD of 2, 1.5000 before" in line
     if terminal:
         assert "0.2500 USD of 2, 1.5000 before" in text
+
+
+@pytest.mark.parametrize(("display", "terminal"), [(PlainDisplay, False), (LiveDisplay, True)])
+def test_lessons_and_waits_are_shown(display: type[Display], terminal: bool) -> None:
+    lesson = LessonLearnt("llm:fake", 1, "2.00 times as fast as before by rewrite by llm:fake: fewer barriers", 0.01)
+    events = [*EVENTS[:-1], lesson, Waiting(30.0)]
+    text = shown(display, events, terminal=terminal)
+    assert ("1 lessons" if terminal else "lesson: 2.00 times as fast") in text
+    assert ("30 s, as nobody answers" if terminal else "nobody answers; waiting 30 s") in text
+    assert "1 lessons" in counts(told(events))
+    assert told([*events, GenerationStarted(3)]).waiting == 0.0, "what is over is still shown"

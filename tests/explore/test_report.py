@@ -95,6 +95,12 @@ def test_report_says_who_does_the_work() -> None:
     assert "20.0 ns estimated for H200 hybrid 70%" in unknown or "hybrid speed of light" in unknown
 
 
+def test_report_tells_what_was_learnt() -> None:
+    lesson = "2.00 times as fast as before by rewrite by llm:x: <b>fewer</b> barriers"
+    assert lesson in Page(render_report(replace(OUTCOME, lessons=(lesson,)))).text
+    assert "What was learnt" not in Page(render_report(OUTCOME)).text
+
+
 def test_report_on_nothing_says_why() -> None:
     text = Page(render_report(NOTHING)).text
     assert "No program has passed yet" in text

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tests.device.test_bulk import RING
 from tests.gpu.bench import GPUS, assert_works, call, copied, launch, needs_gpu
 from tests.judge.bench import builder
 from warpsmith.device.cuda import own
@@ -120,6 +121,47 @@ extern "C" __global__ void turn(const float* x, float* out, int count) {
     assert execution.findings == () and torch.equal(execution.outputs["out"].cpu(), x.flip(0))
 
 
+def test_static_memory_counts_where_a_kernel_must_ask_for_more(device: CudaDevice) -> None:
+    source = """
+extern "C" __global__ void both(float* out) {
+    extern __shared__ float large[];
+    __shared__ float small[32];
+    large[12287 - threadIdx.x] = small[threadIdx.x] = threadIdx.x;
+    __syncthreads();
+    out[threadIdx.x] = large[12256 + threadIdx.x] + small[threadIdx.x];
+}
+"""
+    step = launch("both", "out", block=32, shared=48 * 1024)
+    execution = call(device, source, step, {}, [TensorSpec("out", (32,), "float32")])
+    assert execution.findings == () and execution.outputs["out"].tolist() == [31.0] * 32
+
+
+def test_a_kernel_may_be_launched_with_less_memory_after_more(device: CudaDevice) -> None:
+    source = """
+extern "C" __global__ void fill(float* out, int count) {
+    extern __shared__ float held[];
+    for (int i = threadIdx.x; i < count; i += 32) held[i] = i;
+    __syncthreads();
+    out[threadIdx.x] = held[count - 1 - threadIdx.x];
+}
+"""
+    steps = [launch("fill", out, count, block=32, shared=count * 4) for out, count in (("a", 24000), ("b", 13000))]
+    specs = [TensorSpec(name, (32,), "float32") for name in "ab"]
+    execution = call(device, source, steps, {}, specs)
+    assert execution.findings == ()
+    assert [execution.outputs[name][0].item() for name in "ab"] == [23999.0, 12999.0]
+
+
+@pytest.mark.skipif(bool(GPUS) and GPUS[0].spec.compute_capability < (9, 0), reason="no copy engine before Hopper")
+def test_a_ring_of_tiles_comes_by_the_copy_engine(device: CudaDevice) -> None:
+    """The kernel that the simulator is tested with."""
+    x = torch.randn(300, 41, 128)
+    step = launch("ring", "x", "out", 41, grid=300, block=128)
+    execution = call(device, RING, step, {"x": x}, [TensorSpec("out", (300, 128), "float32")])
+    assert execution.findings == ()
+    assert torch.allclose(execution.outputs["out"].cpu(), x.flip(2).sum(1), atol=1e-4)
+
+
 def test_blocks_of_a_cooperative_launch_wait_for_each_other(device: CudaDevice) -> None:
     source = """
 #include <cooperative_groups.h>
@@ -152,6 +194,27 @@ extern "C" __global__ void ranks(int* out) {
     step = launch("ranks", "out", grid=8, cluster=(4, 1, 1))
     execution = call(device, source, step, {}, [TensorSpec("out", (8,), "int32")])
     assert execution.outputs["out"].tolist() == [400, 401, 402, 403] * 2
+
+
+@pytest.mark.skipif(bool(GPUS) and GPUS[0].spec.compute_capability < (9, 0), reason="no clusters before Hopper")
+def test_blocks_of_a_cluster_read_each_others_memory(device: CudaDevice) -> None:
+    source = """
+#include <cooperative_groups.h>
+extern "C" __global__ void sums(const int* x, int* out) {
+    __shared__ int held[32];
+    const auto cluster = cooperative_groups::this_cluster();
+    held[threadIdx.x] = x[blockIdx.x * 32 + threadIdx.x];
+    cluster.sync();
+    int sum = 0;
+    for (int block = 0; block < 4; ++block) sum += *cluster.map_shared_rank(held + threadIdx.x, block);
+    cluster.sync();
+    out[blockIdx.x * 32 + threadIdx.x] = sum;
+}
+"""
+    x = torch.arange(8 * 32, dtype=torch.int32).reshape(2, 4, 32)
+    step = launch("sums", "x", "out", grid=8, block=32, cluster=(4, 1, 1))
+    execution = call(device, source, step, {"x": x}, [TensorSpec("out", (2, 4, 32), "int32")])
+    assert torch.equal(execution.outputs["out"].cpu(), x.sum(1, keepdim=True, dtype=torch.int32).expand(2, 4, 32))
 
 
 # --------------------------------------------------------------------------------------------------------------- conduct

@@ -22,7 +22,7 @@ from warpsmith import wire
 from warpsmith.device.cuda.driver import DriverError, checked, start
 
 _OPT_IN = 48 * 1024
-"""Bytes of dynamic shared memory from which on a kernel must be told that it may have so much."""
+"""Bytes of shared memory, static and dynamic, beyond which a kernel must be told that it may have so much."""
 _HEAP = 1 << 20
 _PR_SET_PDEATHSIG = 1
 """linux/prctl.h: a runner that waits for an endless kernel would not notice that nobody waits for it any more."""
@@ -37,11 +37,23 @@ class Kernel:
     def __init__(self, module: Any, launch: dict[str, Any], address: Callable[[int], int], base: int, stride: int):
         self.name = launch["kernel"]
         self._function = checked(cu.cuModuleGetFunction(module, self.name.encode()), "cuModuleGetFunction")
-        if launch["shared"] > _OPT_IN:
-            attribute = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            checked(cu.cuFuncSetAttribute(self._function, attribute, launch["shared"]), "cuFuncSetAttribute")
+        self._allow(launch["shared"])
         self._launch, self._address, self._base, self._stride = launch, address, base, stride
         self._arguments: dict[int, Any] = {}
+
+    def _allow(self, shared: int) -> None:
+        """Let the kernel have so many bytes of dynamic shared memory, or as many as another launch of it has."""
+        known = cu.CUfunction_attribute
+        static, most = (
+            checked(cu.cuFuncGetAttribute(attribute, self._function), "cuFuncGetAttribute")
+            for attribute in (
+                known.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES,
+                known.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+            )
+        )
+        if shared and static + shared > _OPT_IN:
+            attribute = known.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            checked(cu.cuFuncSetAttribute(self._function, attribute, max(shared, most)), "cuFuncSetAttribute")
 
     def launch(self, stream: Any, slot: int) -> None:
         """Launch on a slot. Raises DriverError."""
