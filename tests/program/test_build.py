@@ -236,8 +236,14 @@ def test_host_code_is_refused(builder: Builder) -> None:
         assert not build(builder, source).ok
 
 
+def test_a_virtual_architecture_gives_the_same_ptx_and_no_machine_code(builder: Builder) -> None:
+    virtual, real = (build(builder, COPY, name) for name in ("compute_90", "sm_90"))
+    assert virtual.ok and virtual.ptx == real.ptx
+    assert virtual.cubin == b"" and virtual.resources == () and real.resources
+
+
 def test_unknown_architectures_are_the_callers_mistake(builder: Builder) -> None:
-    for architecture in ("sm_35", "sm_90 -I/", "compute_90", "hopper"):
+    for architecture in ("sm_35", "sm_90 -I/", "compute_35", "hopper"):
         with pytest.raises(SettingsError, match="does not compile for"):
             build(builder, COPY, architecture)
 

@@ -30,7 +30,7 @@ MAX_SOURCE_LENGTH = 1_000_000
 """Characters of device code."""
 
 _PRELUDE_NAME = "warpsmith_prelude.cuh"
-_ARCHITECTURE = re.compile(r"sm_(\d+)[af]?")
+_ARCHITECTURE = re.compile(r"(?:sm|compute)_(\d+)[af]?")
 
 
 class Builder:
@@ -65,6 +65,9 @@ class Builder:
 
     def build(self, program: Program, tunables: Mapping[str, int], architecture: str) -> Build:
         """Compile `program` with a value for each tunable for an architecture such as `sm_90`.
+
+        For `compute_90` only PTX is made, in about half the time: there is no machine code, and nobody knows what the
+        kernels need.
 
         Raises ProgramError for values or flags that the plan does not allow, SettingsError for an architecture that
         this compiler does not know, CompilerUnavailable if NVRTC or its headers are missing.
