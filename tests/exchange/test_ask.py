@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.exchange.kit import RELU, fill, module_file, on, settings_in
+from tests.laws.test_readme import blocks, complaint
 from tests.samples import candidate, failed, passed
 from warpsmith.archive import Archive
+from warpsmith.author.agent.words import program_format
 from warpsmith.errors import SettingsError, TaskError
 from warpsmith.exchange import ask
 from warpsmith.program import parse_plan, read_program
@@ -75,13 +78,43 @@ def test_the_readme_shows_a_plan_that_is_one(settings: Settings, file: Path, tmp
     readme = (tmp_path / "g" / "README.md").read_text()
     plan = parse_plan(readme.partition("```toml\n")[2].partition("```")[0])
     assert plan.launches[0].kernel == "row_sums"
-    assert "are not allowed here" in readme
+
+
+def test_the_whole_format_lies_beside_the_questions(settings: Settings, file: Path, tmp_path: Path) -> None:
+    ask(file, tmp_path / "g", settings, slots=1)
+    assert (tmp_path / "g" / "program.md").read_text() == program_format(hybrid=False)
+    assert "(program.md)" in (tmp_path / "g" / "README.md").read_text()
+
+
+def test_kernels_are_told_the_types_of_their_parameters(settings: Settings, tmp_path: Path) -> None:
+    file = module_file(tmp_path, RELU.replace("torch.relu(x)", "torch.argmax(x, dim=1)"))
+    ask(file, tmp_path / "g", settings, slots=1)
+    task = (tmp_path / "g" / "task.md").read_text()
+    assert "| float32 | `const float*` |" in task and "| int64 | `int64_t*` |" in task
+
+
+def test_a_program_can_be_tried_as_the_page_says(settings: Settings, file: Path, tmp_path: Path) -> None:
+    ask(file, tmp_path / "g", settings, slots=1)
+    (line,) = blocks(tmp_path / "g" / "README.md", "sh")
+    words = shlex.split(line)
+    assert complaint(words) is None
+    assert (tmp_path / "g" / words[2]).parent.is_dir() and words[words.index("--task") + 1] == file.name
+
+
+def test_a_question_says_what_became_of_earlier_answers(settings: Settings, file: Path, tmp_path: Path) -> None:
+    best = known(settings, file)[1].candidate
+    child = on(load_task(file), candidate(7, parents=(best.key,), operator="rewrite"))
+    fill(settings, file, Judged(child, passed(child, 3e-6)))
+    ask(file, tmp_path / "g", settings, slots=1)
+    question = (tmp_path / "g" / "01-rewrite" / "question.md").read_text()
+    assert f"- `{child.key}` by builtin: 3.00 µs. Idea: variant 7" in question
+    assert "Idea: variant 1" in question.partition("before")[0]
 
 
 def test_hybrid_programs_are_shown_and_allowed_only_where_wanted(file: Path, tmp_path: Path) -> None:
     settings = settings_in(tmp_path, hybrid=True)
     ask(file, tmp_path / "g", settings, slots=1)
-    assert "Library calls are allowed" in (tmp_path / "g" / "README.md").read_text()
+    assert "`aten.mm`" in (tmp_path / "g" / "program.md").read_text()
 
 
 def test_the_same_archive_and_seed_ask_the_same(file: Path, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from tests.samples import candidate, failed, passed
-from warpsmith.exchange.questions import Question, choose_questions, repairable
-from warpsmith.records import Judged, Stage
+from warpsmith.evolve.repair import TRIES
+from warpsmith.exchange.questions import TRIED, Question, choose_questions
+from warpsmith.records import Judged, Lineage, Stage
 
 
 def good(variant: int, seconds: float = 1e-6) -> Judged:
@@ -61,20 +63,50 @@ def test_the_same_seed_asks_the_same_and_another_one_something_else() -> None:
     assert len({asked(history, 12, seed=seed) for seed in range(5)}) > 1
 
 
+def repaired(history: list[Judged], slots: int) -> list[str]:
+    return [question.parent_keys[0] for question in asked(history, slots) if question.operator == "repair"]
+
+
 def test_what_got_furthest_is_repaired_first() -> None:
     history = [bad(1, Stage.NUMERICS), bad(2, Stage.SANITIZE), bad(3, Stage.NUMERICS), bad(4, Stage.BUILD)]
-    assert [judged.candidate.key for judged in repairable(history)] == [candidate(v).key for v in (2, 3, 1, 4)]
+    assert repaired(history, 4) == [candidate(v).key for v in (2, 3, 1, 4)]
 
 
-def test_nobody_is_asked_twice_to_repair_the_same() -> None:
-    child = bad(2, operator="repair", parents=(candidate(1).key,))
-    assert [judged.candidate.key for judged in repairable([bad(1), child])] == [child.candidate.key]
+def test_a_failure_that_was_repaired_in_vain_is_left_alone() -> None:
+    vain = [bad(v, operator="repair", parents=(candidate(1).key,)) for v in range(2, 2 + TRIES)]
+    assert set(repaired([bad(1), *vain], 9)) == {each.candidate.key for each in vain}
 
 
 def test_a_program_that_passes_with_other_tunables_needs_no_repair() -> None:
-    assert repairable([bad(1), Judged(candidate(1), passed(candidate(1)))]) == []
+    assert repaired([bad(1), Judged(candidate(1), passed(candidate(1)))], 9) == []
 
 
 @pytest.mark.parametrize("history", [[], [bad(1)], [good(1)], [good(1), good(2), bad(3)]])
 def test_every_slot_gets_a_question(history: list[Judged]) -> None:
     assert len(asked(history, 9)) == 9
+
+
+def test_no_two_slots_ask_to_rewrite_the_same_while_there_are_others() -> None:
+    questions = asked([good(variant, 1e-6 * variant) for variant in range(1, 5)], 6)
+    parents = [question.parent_keys for question in questions if question.operator == "rewrite"]
+    assert len(parents) == len(set(parents)) == 4
+    assert [question.operator for question in asked([good(1), good(2)], 8)].count("rewrite") == 6
+
+
+def made_of(variant: int, *parents: int, seconds: float | None = None) -> Judged:
+    drawn = candidate(variant, parents=tuple(candidate(parent).key for parent in parents), operator="rewrite")
+    return Judged(drawn, passed(drawn, seconds) if seconds else failed(drawn))
+
+
+def test_a_question_shows_what_its_parents_were_made_into_before() -> None:
+    history = [good(1, 1e-6), made_of(2, 1), made_of(3, 1, seconds=4e-6), made_of(4, 1, seconds=3e-6), made_of(5, 3)]
+    rewrite = asked(history, 1)[0]
+    assert [judged.candidate.key for judged in rewrite.tried] == [candidate(v).key for v in (4, 3, 2)]
+    many = [made_of(variant, 1, seconds=1e-5) for variant in range(10, 20)]
+    assert len(asked([good(1), *many], 1)[0].tried) == TRIED
+
+
+def test_other_tunables_of_a_program_are_no_answer_to_a_question_about_it() -> None:
+    tuned = replace(candidate(1), tunables=(("BLOCK", 512),), lineage=Lineage("search", "tune", (candidate(1).key,), 1))
+    history = [good(1, 1e-6), Judged(tuned, passed(tuned, 2e-6))]
+    assert asked(history, 1)[0].tried == ()

@@ -73,6 +73,7 @@ def test_a_generation_goes_through_files_alone(settings: Settings, tmp_path: Pat
     result = tell(tmp_path / "g1", settings)
     assert (result.proposed, result.judged, result.problems) == (3, 4, ())
     assert "**Passed**" in (right / "verdict.md").read_text()
+    assert "Tunables: `BLOCK = " in (right / "verdict.md").read_text()
     document = json.loads((right / "verdict.json").read_text())
     assert document["passed"] and document["source"] == "estimated" and document["device"] == "H200"
     assert set(document["against"]) == {"parent", "best", "bound"}

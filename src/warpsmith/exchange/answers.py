@@ -8,7 +8,7 @@ from pathlib import Path
 
 from warpsmith.errors import ProgramError, UserError
 from warpsmith.exchange.documents import QUESTION_NAME, QuestionDocument
-from warpsmith.exchange.files import read_text
+from warpsmith.files import read_text
 from warpsmith.program import parse_plan
 from warpsmith.program.build import MAX_SOURCE_LENGTH
 from warpsmith.program.files import PLAN_NAME, SOURCE_NAME

@@ -1,7 +1,7 @@
 """`ask`: write down what a generation needs, so that whoever can may answer, with nothing but files.
 
 folder/
-├── README.md  task.md  standing.md
+├── README.md  program.md  task.md  standing.md
 ├── 01-rewrite/   question.md  question.json  parent-1/kernel.cu  parent-1/plan.toml
 └── 02-cross/     ...
 """
@@ -15,16 +15,18 @@ from pathlib import Path
 
 from warpsmith.archive import Archive
 from warpsmith.archive.progress import latest_generation
+from warpsmith.author.agent.words import program_format
 from warpsmith.author.builtin import BuiltinAuthor
+from warpsmith.author.llm.words import tensors
 from warpsmith.author.protocol import Context, Proposal
 from warpsmith.device.choose import choose
 from warpsmith.errors import SettingsError, UnsupportedOperator
 from warpsmith.exchange.documents import MAX_NAME, QUESTION_NAME, QuestionDocument
-from warpsmith.exchange.files import write_text
 from warpsmith.exchange.pages import render
 from warpsmith.exchange.questions import Question, choose_questions
 from warpsmith.exchange.similar import Similar, similar_programs
 from warpsmith.exchange.standing import TaskStanding, history_of, render_standing, standing_of
+from warpsmith.files import write_text
 from warpsmith.pipeline import run_to_end
 from warpsmith.program import write_program
 from warpsmith.records import Candidate, GpuSpec, Lineage, Task
@@ -95,7 +97,18 @@ def ask(
         )
         for question in questions
     ]
-    _write(folder, _Content(task, choice.spec, standing, similar, questions, tuple(documents), settings.hybrid))
+    content = _Content(
+        task=task,
+        gpu=choice.spec,
+        standing=standing,
+        similar=similar,
+        questions=questions,
+        documents=tuple(documents),
+        hybrid=settings.hybrid,
+        simulated=not choice.measures,
+        file=Path(str(task_target)).name,
+    )
+    _write(folder, content)
     return Asked(folder, task.key, generation, operators)
 
 
@@ -115,7 +128,7 @@ def _start(task: Task, gpu: GpuSpec, *, hybrid: bool) -> Candidate | None:
 
 @dataclass(frozen=True, eq=False)
 class _Content:
-    """All that stands in a generation folder."""
+    """All that stands in a generation folder. `file` is the name of the module's file, without its place."""
 
     task: Task
     gpu: GpuSpec
@@ -124,6 +137,8 @@ class _Content:
     questions: tuple[Question, ...]
     documents: tuple[QuestionDocument, ...]
     hybrid: bool
+    simulated: bool
+    file: str
 
 
 def _write(folder: Path, content: _Content) -> None:
@@ -152,26 +167,20 @@ def _write(folder: Path, content: _Content) -> None:
 
 def _write_pages(folder: Path, content: _Content) -> None:
     """Write what all questions have in common."""
-    graph = content.task.graph
-    tensors = (
-        ("input", graph.inputs),
-        ("parameter", graph.parameters),
-        ("buffer", graph.buffers),
-        ("constant", graph.constants),
-        ("output", graph.results),
-    )
     readme = render(
         "README.md.j2",
         task=content.task,
         generation=content.documents[0].generation,
-        hybrid=content.hybrid,
         similar=content.similar,
+        file=content.file,
+        simulated=content.simulated,
+        first=content.questions[0].operator,
     )
     write_text(folder / "README.md", readme)
-    bound = content.standing.bound
-    write_text(
-        folder / "task.md", render("task.md.j2", task=content.task, tensors=tensors, gpu=content.gpu, bound=bound)
-    )
+    write_text(folder / "program.md", program_format(hybrid=content.hybrid))
+    task, bound = content.task, content.standing.bound
+    page = render("task.md.j2", task=task, tensors=tensors(task.graph), gpu=content.gpu, bound=bound)
+    write_text(folder / "task.md", page)
     write_text(folder / STANDING_NAME, render_standing(content.standing))
     if content.similar:
         write_text(folder / "similar.md", render("similar.md.j2", similar=content.similar))

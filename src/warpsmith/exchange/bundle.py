@@ -17,9 +17,9 @@ from warpsmith.archive.extract import Extract, TaskRow, extract_candidates
 from warpsmith.archive.merge import absorb
 from warpsmith.device.choose import Choice, choose
 from warpsmith.errors import TaskError, UserError
-from warpsmith.exchange.files import write_text
 from warpsmith.exchange.judging import Progress, Watch, judge_candidates, unwatched
 from warpsmith.exchange.package import Bundle, read_bundle, write_bundle
+from warpsmith.files import write_text
 from warpsmith.judge import JUDGE_VERSION
 from warpsmith.pipeline import MakeExecutor, local_executor
 from warpsmith.records import Task

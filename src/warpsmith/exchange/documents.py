@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from warpsmith.archive import to_plain
 from warpsmith.errors import UserError
-from warpsmith.exchange.files import read_text
+from warpsmith.files import read_text
 from warpsmith.records import Judged
 
 VERSION = 1

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, Vali
 
 from warpsmith.archive.extract import Extract
 from warpsmith.errors import UserError
-from warpsmith.exchange.files import write_bytes
+from warpsmith.files import write_bytes
 
 VERSION = 1
 MAX_FILE = 256 << 20

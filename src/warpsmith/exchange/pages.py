@@ -7,11 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from warpsmith.explore import words
 from warpsmith.judge.render import quote
 from warpsmith.program import format_plan
+from warpsmith.templates import environment_for
 
 _DIAGNOSTICS = 5
 """Messages of the compiler shown."""
@@ -37,14 +38,8 @@ def inline(text: object) -> str:
 
 @cache
 def _environment() -> Environment:
-    # Markdown, not HTML: what others wrote goes through `inline` or `fenced`.
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    # What others wrote goes through `inline` or `fenced`.
+    environment = environment_for(Path(__file__).parent / "templates")
     environment.filters |= {
         "amount": words.amount,
         "duration": words.duration,

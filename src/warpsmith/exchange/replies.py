@@ -7,9 +7,9 @@ from pathlib import Path
 
 from warpsmith.errors import SettingsError
 from warpsmith.exchange.documents import VERDICT_NAME, VerdictDocument, verdict_document
-from warpsmith.exchange.files import write_text
 from warpsmith.exchange.pages import render
 from warpsmith.exchange.standing import fastest_programs, times_faster
+from warpsmith.files import write_text
 from warpsmith.judge import JUDGE_VERSION
 from warpsmith.records import GpuSpec, Judged, Task
 from warpsmith.task import bound

@@ -17,10 +17,10 @@ from warpsmith.errors import ArchiveError, TaskError, UserError
 from warpsmith.exchange.answers import answers_in, read_answer, slots_in
 from warpsmith.exchange.ask import ASKED, STANDING_NAME
 from warpsmith.exchange.documents import QUESTION_NAME, QuestionDocument, read_question
-from warpsmith.exchange.files import write_text
 from warpsmith.exchange.judging import Watch, judge_candidates, unwatched
 from warpsmith.exchange.replies import Replies
 from warpsmith.exchange.standing import TaskStanding, history_of, render_standing, standing_of
+from warpsmith.files import write_text
 from warpsmith.judge import JUDGE_VERSION
 from warpsmith.pipeline import MakeExecutor, local_executor
 from warpsmith.records import Candidate, Judged
