@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 
-from tests.evolve.worlds import TASK, Bench, Model, Script, answer, drawn, genes_of, problem
+from tests.evolve.worlds import TASK, Bench, Model, Script, answer, drawn, genes_of, problem, searched
 from warpsmith.archive import Archive
 from warpsmith.author.protocol import Context, Explanation, Proposal
 from warpsmith.evolve.dial import Dial
@@ -85,11 +85,4 @@ def run(archive: Archive, author: Model, bench: Bench) -> Evolution:
     """Search on an archive to the end."""
     number = archive.start_run(TASK, "{}")
     evolution = Evolution(problem(), [author], bench, archive, number, DIAL)
-
-    async def main() -> None:
-        evolution.resume()
-        await evolution.translate()
-        await evolution.run()
-
-    anyio.run(main)
-    return evolution
+    return searched(evolution)

@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import anyio
 import torch
 
 from tests.evolve.test_inherited import Judge
 from tests.evolve.test_parts import judged
-from tests.evolve.worlds import Bench, Hill, Model, Notebook, answer, genes_of, problem, program, smooth
+from tests.evolve.worlds import Bench, Hill, Model, Notebook, answer, genes_of, problem, program, searched, smooth
 from warpsmith.author.builtin import BuiltinAuthor
 from warpsmith.author.protocol import Context, Example, Proposal
 from warpsmith.evolve.dial import Dial
@@ -29,14 +28,7 @@ EXAMPLE = Example("another", "Testbed", 1e-6, program({"a": 1}), (("BLOCK", 64),
 
 def search(model: Model, bench: Bench, **options: Any) -> Evolution:
     evolution = Evolution(problem(), [model, Hill()], bench, Notebook(), 1, DIAL, **options)
-
-    async def main() -> None:
-        evolution.resume()
-        await evolution.translate()
-        await evolution.run()
-
-    anyio.run(main)
-    return evolution
+    return searched(evolution)
 
 
 def script(context: Context) -> Proposal:

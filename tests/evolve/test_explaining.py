@@ -10,7 +10,19 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.evolve.worlds import TASK, Bench, Hill, Model, Notebook, Tutor, answer, problem, program, verdict_of
+from tests.evolve.worlds import (
+    TASK,
+    Bench,
+    Hill,
+    Model,
+    Notebook,
+    Tutor,
+    answer,
+    problem,
+    program,
+    searched,
+    verdict_of,
+)
 from warpsmith.author.protocol import Context, Explanation, Proposal, Refusal
 from warpsmith.evolve import events
 from warpsmith.evolve.dial import Dial
@@ -48,14 +60,7 @@ def search(
     evolution = Evolution(
         problem(0.0), [author, *others], bench or Bench(steps), book or Notebook(), 1, dial, **options
     )
-
-    async def main() -> None:
-        evolution.resume()
-        await evolution.translate()
-        await evolution.run()
-
-    anyio.run(main)
-    return evolution
+    return searched(evolution)
 
 
 def explained(book: Notebook) -> list[Mapping[str, Any]]:

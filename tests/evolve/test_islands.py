@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import random
 
-import anyio
 import pytest
 
 from tests.evolve.test_parts import judged
-from tests.evolve.worlds import Bench, Hill, Notebook, problem
+from tests.evolve.worlds import Bench, Hill, Notebook, problem, searched
 from warpsmith.evolve.dial import Dial, turn
 from warpsmith.evolve.islands import Islands
 from warpsmith.evolve.loop import Evolution
@@ -26,14 +25,7 @@ def seconds_on(islands: Islands) -> list[list[float]]:
 def search(book: Notebook, dial: Dial = DIAL, judging: int = 1) -> Evolution:
     bench = Bench(delay=lambda index: 0.001 * (index % 3) if judging > 1 else 0.0)
     evolution = Evolution(problem(), [Hill()], bench, book, 1, dial, judging=judging)
-
-    async def main() -> None:
-        evolution.resume()
-        await evolution.translate()
-        await evolution.run()
-
-    anyio.run(main)
-    return evolution
+    return searched(evolution)
 
 
 def keys(evolution: Evolution) -> list[str]:

@@ -6,10 +6,9 @@ import dataclasses
 import math
 from typing import Any
 
-import anyio
 import pytest
 
-from tests.evolve.worlds import TASK, Bench, Hill, Model, Notebook, answer, problem, program
+from tests.evolve.worlds import TASK, Bench, Hill, Model, Notebook, answer, problem, program, searched
 from warpsmith.author.protocol import Context, Proposal
 from warpsmith.evolve import events
 from warpsmith.evolve.dial import Dial
@@ -168,14 +167,7 @@ DIAL = Dial(size=6, capacity=16, depth=2, patience=20, candidates=40)
 
 def search(authors: Any, bench: Bench, book: Notebook, **options: Any) -> Evolution:
     evolution = Evolution(problem(), authors, bench, book, 1, DIAL, **options)
-
-    async def main() -> None:
-        evolution.resume()
-        await evolution.translate()
-        await evolution.run()
-
-    anyio.run(main)
-    return evolution
+    return searched(evolution)
 
 
 def renaming(context: Context) -> Proposal:

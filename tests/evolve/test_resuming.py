@@ -8,11 +8,10 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
 from tests.evolve.killed import DIAL, PRICE, lesson_bills, paid_author, passing, run, search_until_killed
-from tests.evolve.worlds import TASK, Bench, Hill, Model, Notebook, drawn, problem
+from tests.evolve.worlds import TASK, Bench, Hill, Model, Notebook, drawn, problem, searched
 from warpsmith.archive import Archive
 from warpsmith.author.protocol import Context, Refusal
 from warpsmith.errors import MachineError, NothingPassed
@@ -64,14 +63,7 @@ def test_a_killed_search_pays_for_no_question_twice_and_judges_every_answer(tmp_
 
 def start(authors: Any, book: Notebook, bench: Bench, **options: Any) -> Evolution:
     evolution = Evolution(problem(), authors, bench, book, 1, options.pop("dial", DIAL), **options)
-
-    async def main() -> None:
-        evolution.resume()
-        await evolution.translate()
-        await evolution.run()
-
-    anyio.run(main)
-    return evolution
+    return searched(evolution)
 
 
 def left_behind(book: Notebook, count: int, generation: int = 0) -> list[str]:

@@ -15,6 +15,7 @@ from warpsmith.archive.past import BILLED
 from warpsmith.author.protocol import Context, Explanation, Proposal, Refusal
 from warpsmith.errors import MachineError
 from warpsmith.evolve.generation import Problem
+from warpsmith.evolve.loop import Evolution
 from warpsmith.records import (
     Bound,
     Candidate,
@@ -284,3 +285,15 @@ def drawn(context: Context, *, cost: float = 0.0) -> Proposal:
     """An answer that the seed decides, among a million programs."""
     chance = random.Random(context.seed)
     return answer({"a": chance.randrange(1000), "b": chance.randrange(1000)}, cost=cost)
+
+
+def searched(evolution: Evolution) -> Evolution:
+    """Go on from what the archive knows, and search to the end."""
+
+    async def main() -> None:
+        evolution.resume()
+        await evolution.translate()
+        await evolution.run()
+
+    anyio.run(main)
+    return evolution

@@ -97,16 +97,8 @@ def run_bench(
     )
     gpus = Gpus(usable_gpus(choice, os.environ.get(VISIBLE)))
     with BenchFolder(folder, record) as opened:
-        how = "failed"
-        try:
-            with watcher, Nursery(WORKER_MODULE, NO_GPU) as nursery:
-                _run(entries, _Going(opened, settings, watcher, options, gpus, nursery))
-            how = "finished"
-        except KeyboardInterrupt:
-            how = "interrupted"
-            raise
-        finally:
-            opened.end_session(now(), how)
+        with opened.session(), watcher, Nursery(WORKER_MODULE, NO_GPU) as nursery:
+            _run(entries, _Going(opened, settings, watcher, options, gpus, nursery))
         return load_bench(opened.path)
 
 

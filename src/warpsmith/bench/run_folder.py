@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Self
@@ -10,6 +11,7 @@ from typing import ClassVar, Self
 from filelock import FileLock, Timeout
 
 from warpsmith.bench.lines import explained, write_whole
+from warpsmith.bench.order import now
 from warpsmith.bench.row import RunRecord, decode_run, encode_run
 from warpsmith.errors import SettingsError, UserError
 
@@ -60,11 +62,20 @@ class RunFolder:
             write_whole(self.path / RUN, encode_run(record) + "\n")
         self.record = record
 
-    def end_session(self, ended: str, how: str) -> None:
-        """Note in the record when this call of the command ended (UTC), and how."""
-        *earlier, last = self.record.sessions
-        sessions = (*earlier, replace(last, ended=ended, how=how))
-        self.write_record(replace(self.record, sessions=sessions))
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Note in the record when this call of the command ended (UTC), and how: finished, interrupted or failed."""
+        how = "failed"
+        try:
+            yield
+            how = "finished"
+        except KeyboardInterrupt:
+            how = "interrupted"
+            raise
+        finally:
+            *earlier, last = self.record.sessions
+            sessions = (*earlier, replace(last, ended=now(), how=how))
+            self.write_record(replace(self.record, sessions=sessions))
 
 
 def read_run(folder: Path) -> RunRecord | None:

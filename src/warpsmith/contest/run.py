@@ -29,7 +29,7 @@ from warpsmith.bench.gpus import VISIBLE, Gpus, usable_gpus
 from warpsmith.bench.interrupts import Interrupts
 from warpsmith.bench.lanes import run_in_lanes
 from warpsmith.bench.machine import this_machine
-from warpsmith.bench.order import Order, now
+from warpsmith.bench.order import Order
 from warpsmith.bench.row import GOES_ON, Machine
 from warpsmith.bench.run import NO_GPU
 from warpsmith.contest.arms import Arm
@@ -69,17 +69,9 @@ def run_contest(
     record = record_of(suite, entries, arms, choice, settings, rules, machine or this_machine())
     gpus = Gpus(usable_gpus(choice, os.environ.get(VISIBLE)))
     with ContestFolder(folder, record) as opened:
-        how = "failed"
-        try:
-            with watcher, Nursery(WORKER_MODULE, NO_GPU) as nursery:
-                searches = list(schedule(arms, entries, rules.repeats, settings.seed))
-                _run(searches, _Going(opened, settings, watcher, rules, gpus, nursery))
-            how = "finished"
-        except KeyboardInterrupt:
-            how = "interrupted"
-            raise
-        finally:
-            opened.end_session(now(), how)
+        with opened.session(), watcher, Nursery(WORKER_MODULE, NO_GPU) as nursery:
+            searches = list(schedule(arms, entries, rules.repeats, settings.seed))
+            _run(searches, _Going(opened, settings, watcher, rules, gpus, nursery))
         return load_contest(opened.path)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 
-from warpsmith.evolve.population import Member, Population, Records
+from warpsmith.evolve.population import Member, Population, Recorded, Records
 from warpsmith.evolve.tune import Tunables
 from warpsmith.records import Candidate, Judged
 
@@ -18,14 +18,14 @@ LEAST = 8
 """Programs that an island holds at least."""
 
 
-class Islands:
+class Islands(Recorded):
     """`count` populations that share `capacity` programs; `migration` is the number of generations between two moves.
 
     With one island this is a population, choice for choice.
     """
 
     def __init__(self, capacity: int, depth: int, count: int = 1, migration: int = 1) -> None:
-        self._records = Records()
+        super().__init__(Records())
         each = capacity if count == 1 else max(LEAST, capacity // count)
         self._islands = [Population(each, depth, self._records) for _ in range(count)]
         self._migration = migration
@@ -33,19 +33,6 @@ class Islands:
         self._founders = 0
 
     # ------------------------------------------------------------------------------------------------------ reading
-
-    def __contains__(self, candidate_key: str) -> bool:
-        """Whether this candidate has been judged."""
-        return candidate_key in self._records.judged
-
-    def __len__(self) -> int:
-        """Number of candidates judged, passed or not."""
-        return len(self._records.judged)
-
-    @property
-    def history(self) -> tuple[Judged, ...]:
-        """Everything judged, in order."""
-        return tuple(self._records.judged.values())
 
     @property
     def islands(self) -> tuple[Population, ...]:

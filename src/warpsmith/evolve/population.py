@@ -66,21 +66,11 @@ class Records:
         self.points: dict[str, dict[Tunables, float]] = {}
 
 
-class Population:
-    """Elites in niches. `capacity` programs are kept, at most half of them in one niche.
+class Recorded:
+    """What is known of everything that was judged, whoever lives."""
 
-    A program is dropped only once its tunables are searched: settled, or tried `depth` times. Several populations may
-    share their `records`.
-    """
-
-    def __init__(self, capacity: int, depth: int, records: Records | None = None) -> None:
-        self.capacity = capacity
-        self.depth = depth
-        self._records = records or Records()
-        self._members: dict[str, Member] = {}
-        self._dropped: dict[str, Member] = {}
-
-    # ------------------------------------------------------------------------------------------------------ reading
+    def __init__(self, records: Records) -> None:
+        self._records = records
 
     def __contains__(self, candidate_key: str) -> bool:
         """Whether this candidate has been judged."""
@@ -94,6 +84,23 @@ class Population:
     def history(self) -> tuple[Judged, ...]:
         """Everything judged, in order."""
         return tuple(self._records.judged.values())
+
+
+class Population(Recorded):
+    """Elites in niches. `capacity` programs are kept, at most half of them in one niche.
+
+    A program is dropped only once its tunables are searched: settled, or tried `depth` times. Several populations may
+    share their `records`.
+    """
+
+    def __init__(self, capacity: int, depth: int, records: Records | None = None) -> None:
+        super().__init__(records or Records())
+        self.capacity = capacity
+        self.depth = depth
+        self._members: dict[str, Member] = {}
+        self._dropped: dict[str, Member] = {}
+
+    # ------------------------------------------------------------------------------------------------------ reading
 
     def holds(self, program_key: str) -> bool:
         """Whether this program lives here, or lived here until it was dropped."""

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from warpsmith.device.simulator.sanitizer import Watch
 
 Array = NDArray[Any]
-KINDS = (("write", "writes"), ("first", "reads"), ("last", "reads"))
 
 
 class Handover:
@@ -127,15 +126,13 @@ class Handover:
         if watch.proxies is not None:
             watch.proxies.check_write(pieces, site, places, count, mine=False)
         access = watch.access(pieces.slots, site.line, False, count)
-        for kind, what in KINDS:
-            found = watch.shared_shadow.conflict(kind, places, access, watch.order)
-            if found is not None:
-                position, other, line = found
-                block, thread = watch.chunk.run_state.place(other)
-                message = f"copies to {self._where(places[position])}, which thread {thread} of block {block} {what} "
-                message += f"in line {line} with nothing to order the two"
-                watch.report("shared_race", pieces, position // count, site.line, message, line)
-                break
+        found = watch.shared_shadow.disturbed(places, access, watch.order)
+        if found is not None:
+            position, other, line, what = found
+            block, thread = watch.chunk.run_state.place(other)
+            message = f"copies to {watch.offset(places[position])}, which thread {thread} of block {block} {what} "
+            message += f"in line {line} with nothing to order the two"
+            watch.report("shared_race", pieces, position // count, site.line, message, line)
         self.flying[places] = site.line
 
     def lands(self, at: int, phase: int, start: int, size: int) -> None:
@@ -161,7 +158,7 @@ class Handover:
         wrong = flying | early
         if wrong.any():
             position = int(np.argmax(wrong))
-            message = f"{action} {self._where(places[position])}, "
+            message = f"{action} {self.watch.offset(places[position])}, "
             message += "while a bulk copy to it is on its way" if flying[position] else "where a bulk copy goes"
             message += ": the warp must see the phase of the copy's barrier end first (mbarrier.try_wait)"
             self.watch.report(
@@ -175,7 +172,3 @@ class Handover:
         self.check(fragment, site.line, places, count, "writes to" if write else "reads")
         if write:
             self.bytes_of[places] = 0
-
-    def _where(self, place: Any) -> str:
-        stride = max(1, self.watch.chunk.shared_stride)
-        return f"shared memory at offset {int(place) * self.watch.shared_granule % stride}"

@@ -94,7 +94,7 @@ class Proxies:
         watch = self.watch
         known = watch.shared_known.reshape(-1, self.granule)[places].all(axis=1)
         if not known.all():
-            message = f"a wgmma reads {self._where(places[np.argmin(known)])}, which nobody has written"
+            message = f"a wgmma reads {self.watch.offset(places[np.argmin(known)])}, which nobody has written"
             watch.report("uninitialised", fragment, lane, line, message, 0)
         if watch.flights is not None:
             watch.copy_in_flight(fragment, lane, line, places)
@@ -116,7 +116,9 @@ class Proxies:
         ):
             if wrong.any():
                 position = int(np.argmax(wrong))
-                message = f"a wgmma reads {self._where(places[position])}, which {self._writer(past.thread[position])}"
+                message = (
+                    f"a wgmma reads {self.watch.offset(places[position])}, which {self._writer(past.thread[position])}"
+                )
                 message += f" writes in line {int(lines[position])}{what}"
                 watch.report("shared_race", fragment, lane, line, message, int(lines[position]))
 
@@ -181,9 +183,7 @@ class Proxies:
         reading = self.reading[places] > 0
         if reading.any():
             position = int(np.argmax(reading))
-            message = (
-                f"writes {self._where(places[position])} while the wgmma in line {self.line[places[position]]} reads "
-            )
+            message = f"writes {self.watch.offset(places[position])} while the wgmma in line {self.line[places[position]]} reads "
             message += "it; its warpgroup must wait (wgmma.wait_group), and other threads at a barrier thereafter"
             self._report(fragment, site, position // pieces, places[position], message)
             return
@@ -194,7 +194,9 @@ class Proxies:
             racing &= ~self._told(group, places, slots)
             if racing.any():
                 position = int(np.argmax(racing))
-                message = f"writes {self._where(places[position])}, which warpgroup {group} of the block reads by the "
+                message = (
+                    f"writes {self.watch.offset(places[position])}, which warpgroup {group} of the block reads by the "
+                )
                 message += f"wgmma in line {self.line[places[position]]} with nothing to order the two"
                 self._report(fragment, site, position // pieces, places[position], message)
 
@@ -214,10 +216,6 @@ class Proxies:
 
     def _report(self, fragment: Fragment, site: Site, lane: int, place: Any, message: str) -> None:
         self.watch.report("shared_race", fragment, lane, site.line, message, int(self.line[place]))
-
-    def _where(self, place: Any) -> str:
-        stride = max(1, self.watch.chunk.shared_stride)
-        return f"shared memory at offset {int(place) * self.granule % stride}"
 
     def _writer(self, thread: Any) -> str:
         block, at = self.watch.chunk.run_state.place(int(thread))

@@ -267,8 +267,7 @@ class Watch:
         """Report a `wgmma` that reads granules while a copy to one of them is on its way."""
         found = None if self.flights is None else self.flights.first(places)
         if found is not None:
-            offset = int(places[found[0]]) * self.shared_granule % self.chunk.shared_stride
-            action = f"a wgmma reads shared memory at offset {offset}"
+            action = f"a wgmma reads {self.offset(places[found[0]])}"
             self._report_copy(fragment, lane, line, action, found[1], found[2])
 
     def _report_copy(self, fragment: Fragment, lane: int, line: int, action: str, other: int, other_line: int) -> None:
@@ -332,6 +331,11 @@ class Watch:
         if site.space == "cluster":
             return f"shared memory of its cluster, at offset {offset} of a block"
         return f"{site.space} memory at offset {offset}"
+
+    def offset(self, place: Any) -> str:
+        """Where a granule of shared memory lies in its block."""
+        stride = max(1, self.chunk.shared_stride)
+        return f"shared memory at offset {int(place) * self.shared_granule % stride}"
 
     def _place(self, thread: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         return self.chunk.run_state.place(thread)

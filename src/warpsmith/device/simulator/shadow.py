@@ -177,15 +177,17 @@ class Shadow:
 
     def write(self, at: Array, access: Access, order: Order) -> tuple[int, int, int, str] | None:
         """Record writes; return a race with another access, and what that did."""
-        found = self._within(at, access)
-        if found is None:
-            for kind, what in (("write", "writes"), ("first", "reads"), ("last", "reads")):
-                other = self.conflict(kind, at, access, order)
-                if other is not None:
-                    found = (*other, what)
-                    break
+        found = self._within(at, access) or self.disturbed(at, access, order)
         self.set("write", at, access)
         return found
+
+    def disturbed(self, at: Array, access: Access, order: Order) -> tuple[int, int, int, str] | None:
+        """Return the first race that writes would have with accesses by others, and what those did."""
+        for kind, what in (("write", "writes"), ("first", "reads"), ("last", "reads")):
+            other = self.conflict(kind, at, access, order)
+            if other is not None:
+                return (*other, what)
+        return None
 
     @staticmethod
     def _within(at: Array, access: Access) -> tuple[int, int, int, str] | None:
