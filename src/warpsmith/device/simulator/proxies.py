@@ -94,7 +94,7 @@ class Proxies:
         watch = self.watch
         known = watch.shared_known.reshape(-1, self.granule)[places].all(axis=1)
         if not known.all():
-            message = f"a wgmma reads {self.watch.offset(places[np.argmin(known)])}, which nobody has written"
+            message = f"a wgmma reads {watch.offset(places[np.argmin(known)])}, which nobody has written"
             watch.report("uninitialised", fragment, lane, line, message, 0)
         if watch.flights is not None:
             watch.copy_in_flight(fragment, lane, line, places)
@@ -116,9 +116,7 @@ class Proxies:
         ):
             if wrong.any():
                 position = int(np.argmax(wrong))
-                message = (
-                    f"a wgmma reads {self.watch.offset(places[position])}, which {self._writer(past.thread[position])}"
-                )
+                message = f"a wgmma reads {watch.offset(places[position])}, which {self._writer(past.thread[position])}"
                 message += f" writes in line {int(lines[position])}{what}"
                 watch.report("shared_race", fragment, lane, line, message, int(lines[position]))
 
@@ -183,7 +181,8 @@ class Proxies:
         reading = self.reading[places] > 0
         if reading.any():
             position = int(np.argmax(reading))
-            message = f"writes {self.watch.offset(places[position])} while the wgmma in line {self.line[places[position]]} reads "
+            message = f"writes {self.watch.offset(places[position])} while the wgmma in line "
+            message += f"{self.line[places[position]]} reads "
             message += "it; its warpgroup must wait (wgmma.wait_group), and other threads at a barrier thereafter"
             self._report(fragment, site, position // pieces, places[position], message)
             return
@@ -194,10 +193,8 @@ class Proxies:
             racing &= ~self._told(group, places, slots)
             if racing.any():
                 position = int(np.argmax(racing))
-                message = (
-                    f"writes {self.watch.offset(places[position])}, which warpgroup {group} of the block reads by the "
-                )
-                message += f"wgmma in line {self.line[places[position]]} with nothing to order the two"
+                message = f"writes {self.watch.offset(places[position])}, which warpgroup {group} of the block reads "
+                message += f"by the wgmma in line {self.line[places[position]]} with nothing to order the two"
                 self._report(fragment, site, position // pieces, places[position], message)
 
     def _told(self, group: int, places: Array, slots: Array) -> Array:
