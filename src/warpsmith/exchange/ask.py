@@ -17,12 +17,11 @@ from warpsmith.archive import Archive
 from warpsmith.archive.progress import latest_generation
 from warpsmith.author.agent.words import program_format
 from warpsmith.author.builtin import BuiltinAuthor
-from warpsmith.author.llm.words import tensors
 from warpsmith.author.protocol import Context, Proposal
 from warpsmith.device.choose import choose
 from warpsmith.errors import SettingsError, UnsupportedOperator
 from warpsmith.exchange.documents import MAX_NAME, QUESTION_NAME, QuestionDocument
-from warpsmith.exchange.pages import render
+from warpsmith.exchange.pages import render, task_page
 from warpsmith.exchange.questions import Question, choose_questions
 from warpsmith.exchange.similar import Similar, similar_programs
 from warpsmith.exchange.standing import TaskStanding, history_of, render_standing, standing_of
@@ -179,8 +178,7 @@ def _write_pages(folder: Path, content: _Content) -> None:
     write_text(folder / "README.md", readme)
     write_text(folder / "program.md", program_format(hybrid=content.hybrid))
     task, bound = content.task, content.standing.bound
-    page = render("task.md.j2", task=task, tensors=tensors(task.graph), gpu=content.gpu, bound=bound)
-    write_text(folder / "task.md", page)
+    write_text(folder / "task.md", task_page(task, content.gpu, bound))
     write_text(folder / STANDING_NAME, render_standing(content.standing))
     if content.similar:
         write_text(folder / "similar.md", render("similar.md.j2", similar=content.similar))

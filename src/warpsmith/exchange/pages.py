@@ -9,9 +9,11 @@ from typing import Any
 
 from jinja2 import Environment
 
+from warpsmith.author.llm.words import tensors
 from warpsmith.explore import words
 from warpsmith.judge.render import quote
 from warpsmith.program import format_plan
+from warpsmith.records import Bound, GpuSpec, Task
 from warpsmith.templates import environment_for
 
 _DIAGNOSTICS = 5
@@ -21,6 +23,11 @@ _DIAGNOSTICS = 5
 def render(template: str, **values: Any) -> str:
     """Return a page as Markdown text that ends with a line break."""
     return _environment().get_template(template).render(**values).strip() + "\n"
+
+
+def task_page(task: Task, gpu: GpuSpec, bound: Bound) -> str:
+    """Return what a task is: its function, its tensors, when an output is right, the device and its speed of light."""
+    return render("task.md.j2", task=task, tensors=tensors(task.graph), gpu=gpu, bound=bound)
 
 
 def fenced(text: str, language: str = "") -> str:

@@ -13,7 +13,7 @@ from warpsmith.author.agent.words import program_format
 from warpsmith.author.builtin.heritage import nearness_to
 from warpsmith.device.choose import Choice
 from warpsmith.errors import ArchiveError, UserError
-from warpsmith.exchange.pages import render
+from warpsmith.exchange.pages import task_page
 from warpsmith.exchange.standing import fastest_programs, history_of, render_standing, standing_of
 from warpsmith.records import Candidate, Judged, Task
 from warpsmith.server.answers import (
@@ -30,7 +30,6 @@ from warpsmith.server.shelf import Shelf
 from warpsmith.server.telling import (
     candidate_page,
     found_of,
-    groups_of,
     judgement_of,
     tensors_of,
 )
@@ -84,7 +83,7 @@ class Reading:
             device=self._gpu.name,
             bound_seconds=limit.seconds,
             bound_limit=limit.limit,
-            words=render("task.md.j2", task=found, tensors=groups_of(found.graph), gpu=self._gpu, bound=limit),
+            words=task_page(found, self._gpu, limit),
             program_format=program_format(hybrid=self._hybrid),
         )
 

@@ -116,7 +116,7 @@ def candidate_page(candidate: Candidate, judgement: Judgement | None) -> Candida
     )
 
 
-def groups_of(graph: Graph) -> tuple[tuple[Role, tuple[TensorSpec, ...]], ...]:
+def _groups_of(graph: Graph) -> tuple[tuple[Role, tuple[TensorSpec, ...]], ...]:
     """Return the tensors of a graph by what they are."""
     return (
         ("input", graph.inputs),
@@ -131,7 +131,7 @@ def tensors_of(graph: Graph) -> list[Tensor]:
     """Return the tensors of a graph."""
     return [
         Tensor(name=spec.name, role=role, shape=list(spec.shape), dtype=spec.dtype)
-        for role, specs in groups_of(graph)
+        for role, specs in _groups_of(graph)
         for spec in specs
     ]
 
