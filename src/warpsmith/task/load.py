@@ -50,7 +50,7 @@ def load_task(target: str | Path, *, alone: Alone = nullcontext) -> Task:
     """
     file, class_name = split(str(target))
     text = read(file)
-    with importing_from(Path(file).parent), seeded(SEED):
+    with seeded(SEED), importing_from(Path(file).parent):
         namespace = execute(text, file)
         found = module_class(namespace, class_name, file)
         seed_all(SEED)
@@ -91,7 +91,7 @@ def draw_module_inputs(task: Task, seed: int, device: str = "cpu") -> dict[str, 
     the task, the seed and the kind of device, on which the factories of PyTorch make their tensors.
     """
     file, class_name = split(task.origin)
-    with importing_from(Path(file).parent), seeded(SEED):
+    with seeded(SEED), importing_from(Path(file).parent):
         namespace = execute(task.source, file)
         seed_all(seed)
         with torch.device(device):

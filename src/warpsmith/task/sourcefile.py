@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,9 +116,21 @@ def place_of_inputs(text: str, file: str) -> str:
     return "cuda" if drawable and sum(tensor.nbytes for tensor in tensors) >= LARGE else "cpu"
 
 
+_TURN = threading.RLock()
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed every generator inside; afterwards give the caller's states and default dtype back."""
+    """Seed every generator inside; afterwards give the caller's states and default dtype back.
+
+    One thread at a time: those, the modules that code imports, the modes of an export and where prints go belong to the
+    whole process, and two at once would put back what the other one had set.
+    """
+    with _TURN:
+        yield from _seeded(seed)
+
+
+def _seeded(seed: int) -> Iterator[None]:
     state, plain, array, dtype = (
         torch.get_rng_state(),
         random.getstate(),

@@ -71,7 +71,7 @@ def form_of(task: Task, init: Sequence[Any] | Mapping[str, Any] | None = None) -
 
 def _from_file(task: Task) -> tuple[Any, Any]:
     file, class_name = split(task.origin)
-    with importing_from(Path(file).parent), seeded(SEED):
+    with seeded(SEED), importing_from(Path(file).parent):
         namespace = execute(task.source, file)
         seed_all(SEED)
         init = call_if_defined(namespace, "get_init_inputs", file)
